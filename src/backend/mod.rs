@@ -1,0 +1,1 @@
+//! What calls foreign code or the processor directly, behind safe functions.

@@ -1,0 +1,89 @@
+//! Inference behind one trait: embed a batch, or step a decode. Who implements it: [`native`] (our GPT-2 on the CPU)
+//! and [`onnx`] (ONNX Runtime). All give the same answers within the stated tolerance.
+
+pub mod native;
+pub mod onnx;
+
+use crate::error::{Error, Kind, Result};
+use crate::gpt2::Config;
+use crate::packet::Ragged;
+use crate::tokens::Token;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Who runs the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// Our own implementation on the CPU; always there.
+    Native,
+    /// ONNX Runtime, found at run time.
+    Onnx,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EngineKind::Native => "native",
+            EngineKind::Onnx => "onnx",
+        })
+    }
+}
+
+/// What a caller asks for: one engine by name, or whichever is best here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// ONNX Runtime where its library is found, else native.
+    #[default]
+    Auto,
+    /// This one or an error; never another.
+    Named(EngineKind),
+}
+
+impl FromStr for EngineChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "native" => Ok(Self::Named(EngineKind::Native)),
+            "onnx" => Ok(Self::Named(EngineKind::Onnx)),
+            "cuda" => {
+                Err(Error::new(Kind::NoRuntime, "engine \"cuda\" is not part of this build; use auto, native or onnx"))
+            }
+            _ => Err(Error::invalid(format!("engine is \"{text}\"; it must be auto, native or onnx"))),
+        }
+    }
+}
+
+/// One network, loaded and ready to run. Immutable; shared by any number of sessions.
+pub trait Engine: Send + Sync {
+    /// Who runs it.
+    fn kind(&self) -> EngineKind;
+
+    /// The network's shape.
+    fn config(&self) -> &Config;
+
+    /// A session for one thread. Sessions share the weights and nothing else.
+    fn session(self: Arc<Self>) -> Result<Box<dyn Session>>;
+}
+
+/// One thread's way through an engine: its scratch, caches and staging. Memory grows to the largest batch seen and is
+/// kept.
+pub trait Session: Send {
+    /// Embeds each sequence: the mean of its last hidden states (after the final layer norm) over positions
+    /// `first..len`. Every sequence has between `first + 1` and `n_positions` tokens.
+    /// `out` is row-major `[sequences.len(), n_embd]`.
+    fn embed(&mut self, sequences: Ragged<'_, Token>, first: usize, out: &mut [f32]) -> Result<()>;
+
+    /// Begins a decode with room for `slots` flows of up to `n_positions` tokens, all of them empty. Ends the one
+    /// before.
+    fn begin(&mut self, slots: usize) -> Result<()>;
+
+    /// Appends `tokens[i]` to the flow in slot `slots[i]` (each slot at most once) and writes the next token's logits
+    /// to row `i` of `logits`, row-major `[slots.len(), vocab_size]`.
+    fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()>;
+
+    /// Empties a slot: the next token given to it is the first of a new flow.
+    fn clear(&mut self, slot: usize);
+}

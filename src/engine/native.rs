@@ -1,0 +1,1 @@
+//! The native engine: [`crate::gpt2`] on the CPU.

@@ -1,0 +1,5 @@
+//! Heads: embedding → scores.
+
+pub mod linear;
+
+pub use linear::Linear;

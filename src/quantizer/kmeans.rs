@@ -1,0 +1,1 @@
+//! Fitting a codebook: exact Lloyd from k-means++.

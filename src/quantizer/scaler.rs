@@ -1,0 +1,99 @@
+//! Packet ↔ point: what makes sizes and times comparable.
+
+use crate::error::{Error, Result};
+use crate::packet::Packet;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+/// A point of the plane the codebook divides: scaled size, scaled time.
+pub type Point = [f64; 2];
+
+/// Sizes are divided by Ethernet's payload, so that most fall within -1..1.
+const SIZE_UNIT: f64 = 1500.0;
+
+/// Largest IP packet length a decoded packet may have.
+const MAX_SIZE: f64 = 65_535.0;
+
+/// The map from a packet to a point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scaler {
+    /// `(size / 1500, log10(1 + ipt_us))`
+    #[default]
+    #[serde(rename = "log1p-us")]
+    Log1pUs,
+    /// `(size / 1500, log10(ipt_ms))`, and 0 for times near 0 ms: the original project's, for its checkpoints. It maps
+    /// 0 ms and 1 ms to one point.
+    #[serde(rename = "log10-ms")]
+    Log10Ms,
+}
+
+impl Scaler {
+    /// The packet's point.
+    pub fn point(self, packet: Packet) -> Point {
+        let size = f64::from(packet.size) / SIZE_UNIT;
+        let us = f64::from(packet.ipt_us);
+        match self {
+            Self::Log1pUs => [size, us.ln_1p() * std::f64::consts::LOG10_E],
+            // numpy.isclose(ms, 0), which the original calls, means |ms| <= 1e-8.
+            Self::Log10Ms => [size, if us / 1e3 <= 1e-8 { 0.0 } else { (us / 1e3).log10() }],
+        }
+    }
+
+    /// The packet at a point: whole bytes of at least 1, direction kept, time not negative.
+    pub fn packet(self, [size, time]: Point) -> Packet {
+        let bytes = (size * SIZE_UNIT).round().clamp(-MAX_SIZE, MAX_SIZE);
+        let size = if bytes == 0.0 { 1.0f64.copysign(size) } else { bytes } as i32;
+        let us = match self {
+            Self::Log1pUs => (time / std::f64::consts::LOG10_E).exp_m1(),
+            Self::Log10Ms => 1e3 * 10f64.powf(time),
+        };
+        Packet { size, ipt_us: us.clamp(0.0, f64::from(f32::MAX)) as f32 }
+    }
+}
+
+impl FromStr for Scaler {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "log1p-us" => Ok(Self::Log1pUs),
+            "log10-ms" => Ok(Self::Log10Ms),
+            _ => Err(Error::invalid(format!("scaler is \"{text}\"; it must be log1p-us or log10-ms"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log1p_us_goes_there_and_back() {
+        for (size, ipt_us) in [(40, 0.0), (-1500, 1.0), (1, 0.25), (-65_535, 6e7), (9000, 3.6e9)] {
+            let packet = Packet { size, ipt_us };
+            let back = Scaler::Log1pUs.packet(Scaler::Log1pUs.point(packet));
+            assert_eq!(back.size, size);
+            assert!((back.ipt_us - ipt_us).abs() <= 1e-6 * ipt_us, "{ipt_us} came back as {}", back.ipt_us);
+        }
+    }
+
+    #[test]
+    fn log10_ms_merges_zero_and_one_millisecond_as_the_original_did() {
+        let at = |ipt_us| Scaler::Log10Ms.point(Packet { size: 60, ipt_us })[1];
+        assert_eq!(at(0.0), 0.0);
+        assert_eq!(at(1000.0), 0.0);
+        assert_eq!(at(100_000.0), 2.0);
+        assert_eq!(at(1.0), -3.0);
+    }
+
+    #[test]
+    fn decoded_packets_are_legal_wherever_the_point_lies() {
+        for scaler in [Scaler::Log1pUs, Scaler::Log10Ms] {
+            for point in [[0.0, -5.0], [-1e-9, 400.0], [1e9, 0.0], [-1e9, -400.0]] {
+                let packet = scaler.packet(point);
+                packet.check().unwrap();
+                assert!((1..=65_535).contains(&packet.size.abs()), "{packet:?}");
+            }
+        }
+    }
+}

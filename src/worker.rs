@@ -1,0 +1,1 @@
+//! Worker: one thread's scratch, for any model.
