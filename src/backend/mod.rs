@@ -1,1 +1,5 @@
-//! What calls foreign code or the processor directly, behind safe functions.
+//! What reaches the processor directly, behind safe functions: the matrix kernel and the choice of vector
+//! instructions.
+
+pub mod matmul;
+pub mod simd;
