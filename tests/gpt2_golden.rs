@@ -2,7 +2,7 @@
 //!
 //! The relative error of a tensor is its largest absolute error over its largest absolute value.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use safetensors::SafeTensors;
 use trafficgpt::gpt2::{Config, NO_TARGET, Tape, Weights, backward, forward, lm_loss, lm_nll};
@@ -73,7 +73,7 @@ fn check(what: &str, got: &[f32], want: &[f32], most: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let error = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     let size = want.iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max);
-    println!("{what}: {:.1e}", error / size);
+    println!("{what}: {:.1e}", error / size); // seen with --nocapture
     assert!(got.iter().all(|x| x.is_finite()), "{what}");
     assert!(error <= most * size, "{what}: error {error:e}, largest {size:e}, relative {:e}", error / size);
 }

@@ -57,7 +57,6 @@ pub fn multiply_add(c: &mut [f32], a: Mat<'_>, b: Mat<'_>) {
     product(c, a, b, true);
 }
 
-#[allow(unsafe_code)]
 fn product(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert!(b.rows == k, "a product of {m} x {k} and {} x {n}", b.rows);
