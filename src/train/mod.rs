@@ -1,4 +1,8 @@
 //! Training, and what the command line needs around it.
 
+pub mod calibrate;
 pub mod interrupt;
+pub mod metrics;
 pub mod progress;
+pub mod schedule;
+pub mod settings;
