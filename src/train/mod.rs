@@ -1,6 +1,7 @@
 //! Training, and what the command line needs around it.
 
 pub mod calibrate;
+pub mod head_loss;
 pub mod interrupt;
 pub mod metrics;
 pub mod progress;
