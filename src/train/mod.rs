@@ -1,5 +1,6 @@
 //! Training, and what the command line needs around it.
 
+pub mod atomic;
 pub mod calibrate;
 pub mod head_loss;
 pub mod interrupt;
@@ -7,3 +8,4 @@ pub mod metrics;
 pub mod progress;
 pub mod schedule;
 pub mod settings;
+pub mod table;
