@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod calibrate;
+pub mod dataset;
 pub mod head_loss;
 pub mod interrupt;
 pub mod metrics;
