@@ -1,1 +1,4 @@
 //! What calls foreign code or the processor directly, behind safe functions.
+
+#[allow(unsafe_code, reason = "the C API of ONNX Runtime")]
+pub mod ort;
