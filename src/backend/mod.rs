@@ -2,3 +2,7 @@
 
 #[allow(unsafe_code, reason = "the C API of ONNX Runtime")]
 pub mod ort;
+
+#[allow(unsafe_code, reason = "the matrix kernel takes pointers")]
+pub mod matmul;
+pub mod simd;
