@@ -127,7 +127,7 @@ impl Table {
 }
 
 /// The table files that `path` means: itself, or those of a directory by name.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
