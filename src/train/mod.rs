@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod head_loss;
 pub mod interrupt;
 pub mod metrics;
+pub mod optimizer;
 pub mod progress;
 pub mod quantizer_file;
 pub mod rundir;
