@@ -1,4 +1,6 @@
 //! Training, and what the command line needs around it.
 
+pub mod atomic;
 pub mod interrupt;
 pub mod progress;
+pub mod table;
