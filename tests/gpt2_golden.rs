@@ -148,3 +148,34 @@ fn every_gradient_through_a_pooled_head_is_pytorchs() {
     backward(&weights, &mut tape, &mut grads).unwrap();
     g.check("pool", &grads, 1e-5);
 }
+
+#[cfg(feature = "train")]
+#[test]
+fn three_clipped_steps_of_adamw_are_pytorchs() {
+    use trafficgpt::train::optimizer::{AdamW, Options, clip_factor, global_norm};
+
+    let g = Golden::read();
+    let settings = &g.json["adamw"];
+    let number = |v: &serde_json::Value| v.as_f64().unwrap() as f32;
+    let options = Options {
+        beta1: number(&settings["betas"][0]),
+        beta2: number(&settings["betas"][1]),
+        epsilon: number(&settings["eps"]),
+        weight_decay: number(&settings["weight_decay"]),
+    };
+    let mut weights = g.network("weight");
+    let (lm, pool) = (g.network("lm"), g.network("pool"));
+    let mut adam = AdamW::for_weights(&weights, options).unwrap();
+    for step in 0..3 {
+        let factor = [1.0, -0.5, 2.0][step];
+        let mut grads: Vec<f32> =
+            lm.data().iter().zip(pool.data()).map(|(l, p)| l * factor + 0.01 * step as f32 * p).collect();
+        let norm = global_norm(&[&grads]);
+        let want = g.json["norms"][step].as_f64().unwrap();
+        assert!((norm - want).abs() < 1e-6 * want, "{norm} {want}");
+        let clip = clip_factor(norm, Some(number(&settings["clip"]))).unwrap();
+        adam.step(weights.data_mut(), &mut grads, clip, number(&settings["lr"][step])).unwrap();
+        assert!(grads.iter().all(|&g| g == 0.0));
+    }
+    g.check("stepped", &weights, 1e-5);
+}

@@ -150,10 +150,13 @@ impl Graph {
         let inputs = inputs
             .iter()
             .map(|(name, input)| {
-                Ok((name.as_ptr(), match *input {
-                    Input::I64(shape, data) => TensorRef::from_array_view((shape, data))?.into_dyn(),
-                    Input::F32(shape, data) => TensorRef::from_array_view((shape, data))?.into_dyn(),
-                }))
+                Ok((
+                    name.as_ptr(),
+                    match *input {
+                        Input::I64(shape, data) => TensorRef::from_array_view((shape, data))?.into_dyn(),
+                        Input::F32(shape, data) => TensorRef::from_array_view((shape, data))?.into_dyn(),
+                    },
+                ))
             })
             .collect::<ort::Result<Vec<_>>>()
             .map_err(failed)?;

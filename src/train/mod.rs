@@ -2,5 +2,6 @@
 
 pub mod atomic;
 pub mod interrupt;
+pub mod optimizer;
 pub mod progress;
 pub mod table;
