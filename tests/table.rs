@@ -259,7 +259,7 @@ fn damaged_parquet_never_panics() {
     let mut refused = 0;
     for source in [ours, golden("pyarrow.parquet")] {
         let good = fs::read(&source).unwrap();
-        for _ in 0..1500 {
+        for _ in 0..600 {
             let mut bytes = good.clone();
             for _ in 0..1 + draws.below(3) {
                 let at = draws.below(bytes.len());
@@ -272,7 +272,7 @@ fn damaged_parquet_never_panics() {
             refused += usize::from(Table::read(&target).is_err());
         }
     }
-    assert!(refused > 500, "only {refused} of 3000 damaged files were refused");
+    assert!(refused > 300, "only {refused} of 1200 damaged files were refused");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn attention_head(
     for i in (0..n).step_by(ROWS) {
         let last = (i + ROWS).min(n);
         let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
-        rows_product(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
+        rows_product::<ROWS>(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
         let mut scale = [0.0; ROWS];
         for r in 0..last - i {
             let row = &mut s[r * p.keys..r * p.keys + keys];
@@ -153,7 +153,7 @@ fn attention_head(
                 row.iter_mut().zip(mask).for_each(|(x, m)| *x *= *m);
             }
         }
-        rows_product(s, p.keys, v, p.dim, last, p.dim, o, p.dim);
+        rows_product::<ROWS>(s, p.keys, v, p.dim, last, p.dim, o, p.dim);
         for (r, scale) in scale.iter().enumerate().take(last - i) {
             let from = (i + r) * d + begin;
             let row = &o[r * p.dim..r * p.dim + dim];
@@ -222,8 +222,8 @@ fn attention_head_backward(
     for i in (0..n).step_by(ROWS) {
         let last = (i + ROWS).min(n);
         let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
-        rows_product(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
-        rows_product(&go[i * p.dim..], p.dim, vt, p.keys, dim, keys, ds, p.keys);
+        rows_product::<ROWS>(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
+        rows_product::<ROWS>(&go[i * p.dim..], p.dim, vt, p.keys, dim, keys, ds, p.keys);
         if let Some(dropout) = dropout {
             dropout.fill(head, i, &mut mask[..(ROWS * keys).next_multiple_of(MASK_GROUP)]);
         }
@@ -257,7 +257,7 @@ fn attention_head_backward(
         }
         rows_outer(s, p.keys, &go[i * p.dim..], p.dim, last, p.dim, dv, p.dim);
         rows_outer(ds, p.keys, &q[i * p.dim..], p.dim, last, p.dim, dk, p.dim); // q holds 1/sqrt(head_dim)
-        rows_product(ds, p.keys, k, p.dim, last, p.dim, dq, p.dim);
+        rows_product::<ROWS>(ds, p.keys, k, p.dim, last, p.dim, dq, p.dim);
         for r in 0..last - i {
             let from = (i + r) * 3 * d + begin;
             let row = &dq[r * p.dim..r * p.dim + dim];

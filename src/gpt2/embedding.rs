@@ -9,7 +9,7 @@ use crate::packet::Ragged;
 use crate::tokens::Token;
 
 /// Checks that the network can read `sequences`: none empty or too long, every token known.
-pub(super) fn check_sequences(config: &Config, sequences: Ragged<'_, Token>) -> Result<()> {
+pub(crate) fn check_sequences(config: &Config, sequences: Ragged<'_, Token>) -> Result<()> {
     for (i, row) in sequences.rows().enumerate() {
         if row.is_empty() || row.len() > config.n_positions {
             let (n, most) = (row.len(), config.n_positions);

@@ -5,14 +5,14 @@
 
 use crate::backend::simd::{LANES, fma};
 
-/// Rows of a product computed together.
+/// Rows of a block of queries, computed together.
 pub(super) const ROWS: usize = 4;
 
-/// `c[r][..n] = sum over l < k of a[r][l] b[l][..n]` for `ROWS` rows. `a` and `c` have rows of `a_stride` and
+/// `c[r][..n] = sum over l < k of a[r][l] b[l][..n]` for `R` rows. `a` and `c` have rows of `a_stride` and
 /// `c_stride` values, `b` of `b_stride`; `n` is a multiple of [`LANES`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn rows_product(
+pub(super) fn rows_product<const R: usize>(
     a: &[f32],
     a_stride: usize,
     b: &[f32],
@@ -24,18 +24,18 @@ pub(super) fn rows_product(
 ) {
     let mut j = 0;
     while j + 2 * LANES <= n {
-        rows_product_at::<2>(a, a_stride, b, b_stride, k, j, c, c_stride);
+        rows_product_at::<R, 2>(a, a_stride, b, b_stride, k, j, c, c_stride);
         j += 2 * LANES;
     }
     if j < n {
-        rows_product_at::<1>(a, a_stride, b, b_stride, k, j, c, c_stride);
+        rows_product_at::<R, 1>(a, a_stride, b, b_stride, k, j, c, c_stride);
     }
 }
 
 /// Columns `j..j + G * LANES` of [`rows_product`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn rows_product_at<const G: usize>(
+fn rows_product_at<const R: usize, const G: usize>(
     a: &[f32],
     a_stride: usize,
     b: &[f32],
@@ -45,11 +45,11 @@ fn rows_product_at<const G: usize>(
     c: &mut [f32],
     c_stride: usize,
 ) {
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|r| &a[r * a_stride..r * a_stride + k]);
-    let mut sums = [[[0.0f32; LANES]; G]; ROWS];
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * a_stride..r * a_stride + k]);
+    let mut sums = [[[0.0f32; LANES]; G]; R];
     for (l, row) in b[j..].chunks(b_stride).take(k).enumerate() {
         let (groups, _) = row[..G * LANES].as_chunks::<LANES>();
-        for r in 0..ROWS {
+        for r in 0..R {
             let factor = rows[r][l];
             for g in 0..G {
                 for i in 0..LANES {
@@ -108,7 +108,7 @@ mod tests {
         let a: Vec<f32> = (0..ROWS * k).map(|i| (i % 5) as f32 - 2.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 11) as f32 - 5.0).collect();
         let mut c = vec![9.0; ROWS * n];
-        vectorised(|| rows_product(&a, k, &b, n, k, n, &mut c, n));
+        vectorised(|| rows_product::<ROWS>(&a, k, &b, n, k, n, &mut c, n));
         for r in 0..ROWS {
             for j in 0..n {
                 assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
