@@ -1,1 +1,158 @@
-//! Generator.
+//! Generator: flows drawn from the network, token by token.
+
+use crate::context::Context;
+use crate::engine::EngineKind;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::packet::{Packet, Rows};
+use crate::random::uniform;
+use crate::sampling::{Sampler, Sampling};
+use crate::tokens::Token;
+use crate::worker::Worker;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Flows decoded side by side. A flow that ends leaves its slot to the next one.
+const SLOTS: usize = 64;
+
+/// Most flows one call may ask for; longer runs go by [`Sampling::first_flow`].
+pub const MAX_FLOWS: usize = 1 << 24;
+
+/// A bundle's generator. Immutable; any number of threads may use it, each with a worker of its own.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    model: Arc<Model>,
+    classes: Vec<String>,
+}
+
+/// A flow under way.
+struct Draft {
+    flow: usize,
+    slot: usize,
+    last: Token,
+    tokens: Vec<Token>,
+}
+
+impl Generator {
+    /// Opens the bundle at `path`.
+    pub fn open(context: &Context, path: &Path) -> Result<Self> {
+        let model = context.model(path)?;
+        let classes = model.vocabulary().classes.iter().map(|c| c.0.clone()).collect();
+        Ok(Self { model, classes })
+    }
+
+    /// Who runs the network.
+    pub fn engine(&self) -> EngineKind {
+        self.model.engine().kind()
+    }
+
+    /// The traffic classes that flows can be asked for; [`Sampling::class`] indexes them.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Most packets a generated flow can have.
+    pub fn max_packets(&self) -> usize {
+        self.model.max_packets()
+    }
+
+    /// Generates `n_flows` flows of at least one packet each; `out` is cleared and gets one row per flow. A draw depends
+    /// on the seed, the flow's number and the step alone.
+    pub fn generate(
+        &self,
+        worker: &mut Worker,
+        sampling: &Sampling,
+        n_flows: usize,
+        out: &mut Rows<Packet>,
+    ) -> Result<()> {
+        sampling.check()?;
+        let first = self.first_token(sampling)?;
+        if n_flows > MAX_FLOWS {
+            return Err(Error::invalid(format!("{n_flows} flows asked for; a call gives at most {MAX_FLOWS}")));
+        }
+        let max_packets = match sampling.max_packets as usize {
+            0 => self.max_packets(),
+            n => n.min(self.max_packets()),
+        };
+        let finished = self.decode(worker, sampling, first, n_flows, max_packets)?;
+        out.clear();
+        let mut packets = Vec::with_capacity(max_packets);
+        for tokens in finished {
+            packets.clear();
+            packets.resize(tokens.len(), Packet { size: 0, ipt_us: 0.0 });
+            self.model.quantizer().decode(&tokens, &mut packets)?;
+            // By definition; the centroid's time may be a little off.
+            packets[0].ipt_us = 0.0;
+            out.push(packets.iter().copied());
+        }
+        Ok(())
+    }
+
+    fn first_token(&self, sampling: &Sampling) -> Result<Token> {
+        let vocabulary = self.model.vocabulary();
+        let Some(class) = sampling.class else { return Ok(vocabulary.bof) };
+        vocabulary.classes.get(class as usize).map(|c| c.1).ok_or_else(|| {
+            let n = self.classes.len();
+            Error::invalid(format!("class {class} is asked for; the model has {n} classes, numbered from 0"))
+        })
+    }
+
+    /// The packet tokens of `n_flows` flows, in flow order.
+    fn decode(
+        &self,
+        worker: &mut Worker,
+        sampling: &Sampling,
+        first: Token,
+        n_flows: usize,
+        max_packets: usize,
+    ) -> Result<Vec<Vec<Token>>> {
+        let vocabulary = self.model.vocabulary();
+        let n_logits = vocabulary.len();
+        let n_slots = n_flows.min(SLOTS);
+        let mut finished = vec![Vec::new(); n_flows];
+        if n_flows == 0 {
+            return Ok(finished);
+        }
+        let (session, scratch) = worker.session(&self.model)?;
+        session.begin(n_slots)?;
+        let mut waiting = n_slots..n_flows;
+        let mut drafts: Vec<Draft> =
+            (0..n_slots).map(|i| Draft { flow: i, slot: i, last: first, tokens: Vec::new() }).collect();
+        let mut sampler = Sampler::default();
+        let mut slots = Vec::with_capacity(n_slots);
+        while !drafts.is_empty() {
+            slots.clear();
+            slots.extend(drafts.iter().map(|d| d.slot));
+            scratch.tokens.clear();
+            scratch.tokens.extend(drafts.iter().map(|d| d.last));
+            scratch.logits.resize(drafts.len() * n_logits, 0.0);
+            session.step(&slots, &scratch.tokens, &mut scratch.logits)?;
+            for (draft, logits) in drafts.iter_mut().zip(scratch.logits.chunks_exact(n_logits)) {
+                let step = draft.tokens.len();
+                let flow = sampling.first_flow.wrapping_add(draft.flow as u64);
+                let u = uniform(sampling.seed, flow, step as u64);
+                draft.last = sampler.draw(logits, vocabulary, step > 0, sampling, u)?;
+                if draft.last != vocabulary.eof {
+                    draft.tokens.push(draft.last);
+                }
+            }
+            let mut i = 0;
+            while i < drafts.len() {
+                let draft = &mut drafts[i];
+                if draft.last != vocabulary.eof && draft.tokens.len() < max_packets {
+                    i += 1;
+                    continue;
+                }
+                finished[draft.flow] = std::mem::take(&mut draft.tokens);
+                session.clear(draft.slot);
+                match waiting.next() {
+                    Some(flow) => *draft = Draft { flow, slot: draft.slot, last: first, tokens: Vec::new() },
+                    None => {
+                        drafts.swap_remove(i);
+                    }
+                }
+            }
+        }
+        Ok(finished)
+    }
+}

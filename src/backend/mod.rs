@@ -1,1 +1,8 @@
 //! What calls foreign code or the processor directly, behind safe functions.
+
+#[allow(unsafe_code, reason = "the C API of ONNX Runtime")]
+pub mod ort;
+
+#[allow(unsafe_code, reason = "the matrix kernel takes pointers")]
+pub mod matmul;
+pub mod simd;

@@ -1,5 +1,6 @@
 //! `manifest.json`: what a bundle says of itself.
 
+use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
 use crate::quantizer::Scaler;
 use crate::tokens::Vocabulary;
@@ -8,6 +9,16 @@ use std::collections::BTreeMap;
 
 /// The format this library writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The only kind of head so far.
+pub const LINEAR: &str = "linear";
+
+/// Most labels a classifier may have, and most bytes of a label's or a class's name.
+const MAX_LABELS: usize = 1 << 16;
+const MAX_NAME: usize = 1 << 10;
+
+/// Most files a bundle may list.
+const MAX_FILES: usize = 256;
 
 /// The manifest. Unknown fields are ignored, so that later versions may add to the format without breaking it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,4 +76,98 @@ pub struct FileSpec {
     pub size: u64,
     /// SHA-256 of its content, lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl Manifest {
+    /// Reads the JSON of `manifest.json` and checks all that it says of itself. The version is looked at first: a
+    /// newer format need not even parse otherwise.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u64,
+        }
+        let not_json = |e: serde_json::Error| Error::format(format!("not a bundle's manifest: {e}"));
+        let version = serde_json::from_slice::<Version>(json).map_err(not_json)?.format_version;
+        if version > u64::from(FORMAT_VERSION) {
+            return Err(Error::new(
+                Kind::Version,
+                format!("format_version is {version}; this library reads up to {FORMAT_VERSION}: use a newer one"),
+            ));
+        }
+        let manifest: Self = serde_json::from_slice(json).map_err(not_json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks every field against its limits and against the others.
+    pub fn check(&self) -> Result<()> {
+        if self.format_version == 0 {
+            return Err(Error::format("format_version is 0; it must be at least 1"));
+        }
+        self.model.check().map_err(|e| Error::format(e.message()))?;
+        if self.model.n_positions < 2 {
+            return Err(Error::format("n_positions is 1: too few for a flow of even one packet"));
+        }
+        self.vocabulary.check()?;
+        if self.vocabulary.len() != self.model.vocab_size {
+            let (ids, rows) = (self.vocabulary.len(), self.model.vocab_size);
+            return Err(Error::mismatch(format!("the vocabulary has {ids} ids, the model's vocab_size is {rows}")));
+        }
+        check_names("class", self.vocabulary.classes.iter().map(|c| &c.0))?;
+        if let Some(classifier) = &self.classifier {
+            classifier.check()?;
+        }
+        if self.files.len() > MAX_FILES {
+            return Err(Error::format(format!("{} files are listed; at most {MAX_FILES} may be", self.files.len())));
+        }
+        self.files.keys().try_for_each(|name| check_file_name(name))
+    }
+}
+
+impl ClassifierSpec {
+    /// Checks the labels, the kind of head and the threshold.
+    pub fn check(&self) -> Result<()> {
+        let n = self.labels.len();
+        if !(1..=MAX_LABELS).contains(&n) {
+            return Err(Error::format(format!("the classifier has {n} labels; it must have 1..={MAX_LABELS}")));
+        }
+        check_names("label", self.labels.iter())?;
+        if self.head != LINEAR {
+            let message = format!("the head is of kind \"{}\"; this library knows \"{LINEAR}\"", self.head);
+            return Err(Error::new(Kind::Version, message));
+        }
+        if !(0.0..=1.0).contains(&self.reject_below) {
+            return Err(Error::format(format!("reject_below is {}; it must be in 0..=1", self.reject_below)));
+        }
+        Ok(())
+    }
+}
+
+/// Names go to C as strings and to people in tables: not empty, no control characters, each once.
+fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, name) in names.enumerate() {
+        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(Error::format(format!(
+                "the name of {what} {i} must have 1..={MAX_NAME} bytes and no control character"
+            )));
+        }
+        if !seen.insert(name) {
+            return Err(Error::format(format!("{what} \"{name}\" is there twice")));
+        }
+    }
+    Ok(())
+}
+
+/// A file of a bundle lies in its directory: the name is no path.
+fn check_file_name(name: &str) -> Result<()> {
+    let plain = !name.is_empty()
+        && name.len() <= 255
+        && name != "."
+        && name != ".."
+        && !name.chars().any(|c| matches!(c, '/' | '\\' | ':') || c.is_control());
+    if plain {
+        return Ok(());
+    }
+    Err(Error::format(format!("file name {name:?} is not allowed; files lie directly in the bundle's directory")))
 }

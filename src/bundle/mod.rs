@@ -12,6 +12,118 @@
 //!
 //! It is checked whole before anything of it runs, and written whole or not at all.
 
+mod files;
 pub mod manifest;
+pub(crate) mod tensors;
+#[cfg(feature = "train")]
+mod write;
 
-pub use manifest::Manifest;
+pub use manifest::{ClassifierSpec, Manifest, Pool};
+#[cfg(feature = "train")]
+pub use write::{Parts, write};
+
+use crate::error::{Error, Result};
+use crate::gpt2::Weights;
+use crate::head::Linear;
+use crate::quantizer::Quantizer;
+use files::Directory;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Names of the files.
+const MANIFEST: &str = "manifest.json";
+const QUANTIZER: &str = "quantizer.safetensors";
+const MODEL: &str = "model.safetensors";
+const HEAD: &str = "head.safetensors";
+/// The graph that embeds sequences and scores them.
+pub const CLASSIFIER_GRAPH: &str = "classifier.onnx";
+/// The graph that does one step of a decode.
+pub const GENERATOR_GRAPH: &str = "generator.onnx";
+#[cfg(feature = "train")]
+const CONFIG: &str = "config.json";
+
+/// Most bytes of `manifest.json`, and of a graph: its big tensors lie in `model.safetensors`.
+const MAX_MANIFEST: u64 = 1 << 24;
+const MAX_GRAPH: u64 = 1 << 28;
+
+/// A bundle, read and checked whole.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// Where it lies.
+    pub directory: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// Packets ↔ tokens.
+    pub quantizer: Quantizer,
+    /// The network.
+    pub weights: Arc<Weights>,
+    /// The classifier's head, in a bundle that classifies.
+    pub head: Option<Linear>,
+    /// The graphs for ONNX Runtime by file name, as many as there are.
+    graphs: BTreeMap<&'static str, Arc<[u8]>>,
+}
+
+impl Bundle {
+    /// Reads the bundle in `directory` and checks all of it: version, sizes and checksums of every listed file, names,
+    /// shapes and values of every tensor. Files that the manifest does not list are ignored.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let files = Directory::open(directory)?;
+        let manifest =
+            Manifest::parse(&files.read(MANIFEST, MAX_MANIFEST)?).map_err(|e| e.at(files.join(MANIFEST).display()))?;
+        let model = &manifest.model;
+        let k = manifest.vocabulary.n_packet_tokens as usize;
+
+        let read = |name: &str, limit: u64| match manifest.files.get(name) {
+            Some(spec) => files.read_checked(name, spec, limit),
+            None => Err(Error::format(format!("{}: {name} is not listed", files.join(MANIFEST).display()))),
+        };
+        let within = |name: &'static str| {
+            let path = files.join(name);
+            move |e: Error| e.at(path.display())
+        };
+        let codebook =
+            tensors::read_codebook(&read(QUANTIZER, tensors::size_limit(2 * k))?, k).map_err(within(QUANTIZER))?;
+        let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
+            .map_err(within(MODEL))?;
+        let head = match &manifest.classifier {
+            Some(classifier) => {
+                let (n, d) = (classifier.labels.len(), model.n_embd);
+                let bytes = read(HEAD, tensors::size_limit(n * (d + 1) + 1))?;
+                Some(tensors::read_head(&bytes, n, d).map_err(within(HEAD))?)
+            }
+            None => None,
+        };
+        let mut graphs = BTreeMap::new();
+        for (name, spec) in &manifest.files {
+            match name.as_str() {
+                QUANTIZER | MODEL => {}
+                HEAD if head.is_some() => {}
+                CLASSIFIER_GRAPH => {
+                    graphs.insert(CLASSIFIER_GRAPH, files.read_checked(name, spec, MAX_GRAPH)?.into());
+                }
+                GENERATOR_GRAPH => {
+                    graphs.insert(GENERATOR_GRAPH, files.read_checked(name, spec, MAX_GRAPH)?.into());
+                }
+                _ => files.check(name, spec)?,
+            }
+        }
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            quantizer: Quantizer::new(manifest.scaler, codebook),
+            weights: Arc::new(weights),
+            head,
+            graphs,
+            manifest,
+        })
+    }
+
+    /// The content of [`CLASSIFIER_GRAPH`] or [`GENERATOR_GRAPH`] as it was when the bundle was checked. A graph is no
+    /// part of a bundle for engines that do without.
+    pub fn graph(&self, name: &str) -> Result<Arc<[u8]>> {
+        self.graphs.get(name).cloned().ok_or_else(|| {
+            let place = self.directory.join(MANIFEST);
+            Error::mismatch(format!("{}: {name} is not listed: the engine \"onnx\" needs it", place.display()))
+        })
+    }
+}

@@ -1,1 +1,209 @@
-//! The native engine: [`crate::gpt2`] on the CPU.
+//! The native engine: [`crate::gpt2`] on the CPU. There without any library, and the oracle of the other engines.
+
+use super::{Engine, EngineKind, Session};
+use crate::error::{Error, Kind, Result};
+use crate::gpt2::cache::{Decoder, Slot, transposed_head};
+use crate::gpt2::infer::Lane;
+use crate::gpt2::{Config, Weights, check_sequences};
+use crate::packet::Ragged;
+use crate::tokens::Token;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// Most bytes that the caches of one decode may take: 64 GiB.
+const MAX_CACHE: usize = 64 << 30;
+
+/// The weights, shared by every session.
+pub struct Native {
+    weights: Arc<Weights>,
+    threads: usize,
+    /// The token embedding transposed; made when the first decode begins.
+    head: OnceLock<Vec<f32>>,
+}
+
+impl Native {
+    /// An engine whose sessions use `threads` threads each. With one, everything happens on the caller's thread.
+    #[allow(clippy::new_ret_no_self, reason = "engines are used behind their trait")]
+    pub fn new(weights: Arc<Weights>, threads: usize) -> Arc<dyn Engine> {
+        Arc::new(Self { weights, threads: threads.max(1), head: OnceLock::new() })
+    }
+}
+
+impl Engine for Native {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Native
+    }
+
+    fn config(&self) -> &Config {
+        self.weights.config()
+    }
+
+    fn session(self: Arc<Self>) -> Result<Box<dyn Session>> {
+        let pool = if self.threads == 1 {
+            None
+        } else {
+            let name = |i| format!("tgpt-{i}");
+            let built = ThreadPoolBuilder::new().num_threads(self.threads).thread_name(name).build();
+            Some(built.map_err(|e| Error::new(Kind::Runtime, format!("cannot start {} threads: {e}", self.threads)))?)
+        };
+        let mut threads = Vec::new();
+        threads.resize_with(self.threads, Thread::default);
+        Ok(Box::new(NativeSession {
+            engine: self,
+            pool,
+            threads,
+            slots: Vec::new(),
+            taken: Vec::new(),
+            stamps: Vec::new(),
+            stamp: 0,
+        }))
+    }
+}
+
+/// One thread's scratch.
+#[derive(Default)]
+struct Thread {
+    lane: Lane,
+    decoder: Decoder,
+}
+
+struct NativeSession {
+    engine: Arc<Native>,
+    pool: Option<ThreadPool>,
+    threads: Vec<Thread>,
+    slots: Vec<Slot>,
+    /// The slots of one step, in the order of its rows.
+    taken: Vec<Slot>,
+    /// The step that a slot took part in last, to find a slot that is named twice.
+    stamps: Vec<u64>,
+    stamp: u64,
+}
+
+impl Session for NativeSession {
+    fn embed(&mut self, sequences: Ragged<'_, Token>, first: usize, out: &mut [f32]) -> Result<()> {
+        let weights = &*self.engine.weights;
+        let d = weights.config().n_embd;
+        let n = sequences.len();
+        if out.len() != n * d {
+            return Err(Error::invalid(format!("{} values are given for {n} embeddings of {d}", out.len())));
+        }
+        check_sequences(weights.config(), sequences)?;
+        if let Some(i) = sequences.rows().position(|row| row.len() <= first) {
+            let len = sequences.row(i).len();
+            return Err(Error::invalid(format!("sequence {i} has {len} tokens; its mean begins at token {first}")));
+        }
+        let Some(pool) = &self.pool else {
+            self.threads[0].lane.embed(weights, sequences, 0..n, first, out);
+            return Ok(());
+        };
+        pool.scope(|scope| {
+            let mut rest = out;
+            let mut begin = 0;
+            for (i, thread) in self.threads.iter_mut().enumerate() {
+                let end = share_end(sequences, i, self.engine.threads);
+                let (mine, tail) = std::mem::take(&mut rest).split_at_mut((end - begin) * d);
+                rest = tail;
+                let rows: Range<usize> = begin..end;
+                begin = end;
+                scope.spawn(move |_| thread.lane.embed(weights, sequences, rows, first, mine));
+            }
+        });
+        Ok(())
+    }
+
+    fn begin(&mut self, slots: usize) -> Result<()> {
+        let config = self.engine.weights.config();
+        let bytes = Slot::size(config).saturating_mul(4).saturating_mul(slots);
+        if bytes > MAX_CACHE {
+            let gib = MAX_CACHE >> 30;
+            return Err(Error::new(
+                Kind::NoMemory,
+                format!("decoding {slots} flows at once needs {bytes} bytes of cache, above the limit of {gib} GiB"),
+            ));
+        }
+        self.engine.head.get_or_init(|| transposed_head(&self.engine.weights));
+        self.slots.truncate(slots);
+        self.slots.iter_mut().for_each(|slot| slot.len = 0);
+        self.slots.resize_with(slots, || Slot::new(config));
+        self.stamps.resize(slots, 0);
+        Ok(())
+    }
+
+    fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()> {
+        self.check_step(slots, tokens, logits)?;
+        let weights = &*self.engine.weights;
+        let v = weights.config().vocab_size;
+        let Some(head) = self.engine.head.get() else { return Ok(()) }; // no slot without `begin`, so nothing to do
+        if slots.is_empty() {
+            return Ok(());
+        }
+
+        self.taken.clear();
+        self.taken.extend(slots.iter().map(|&slot| std::mem::take(&mut self.slots[slot])));
+        match &self.pool {
+            Some(pool) if slots.len() > 1 => pool.scope(|scope| {
+                let per_thread = slots.len().div_ceil(self.threads.len());
+                let shares = self.taken.chunks_mut(per_thread).zip(tokens.chunks(per_thread));
+                for ((thread, (slots, tokens)), logits) in
+                    self.threads.iter_mut().zip(shares).zip(logits.chunks_mut(per_thread * v))
+                {
+                    scope.spawn(move |_| thread.decoder.step(weights, head, slots, tokens, logits));
+                }
+            }),
+            _ => self.threads[0].decoder.step(weights, head, &mut self.taken, tokens, logits),
+        }
+        for (&slot, taken) in slots.iter().zip(self.taken.drain(..)) {
+            self.slots[slot] = taken;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, slot: usize) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.len = 0;
+        }
+    }
+}
+
+impl NativeSession {
+    fn check_step(&mut self, slots: &[usize], tokens: &[Token], logits: &[f32]) -> Result<()> {
+        let config = self.engine.weights.config();
+        let (n, v) = (slots.len(), config.vocab_size);
+        if tokens.len() != n || logits.len() != n * v {
+            return Err(Error::invalid(format!(
+                "a step of {n} flows is given {} tokens and room for {} logits of {v}",
+                tokens.len(),
+                logits.len()
+            )));
+        }
+        self.stamp += 1;
+        for (i, (&slot, &token)) in slots.iter().zip(tokens).enumerate() {
+            let Some(flow) = self.slots.get(slot) else {
+                let n = self.slots.len();
+                return Err(Error::invalid(format!("row {i}: slot {slot} is not one of the {n} begun")));
+            };
+            if self.stamps[slot] == self.stamp {
+                return Err(Error::invalid(format!("row {i}: slot {slot} is named twice in one step")));
+            }
+            self.stamps[slot] = self.stamp;
+            if flow.len == config.n_positions {
+                let most = config.n_positions;
+                return Err(Error::invalid(format!("row {i}: the flow in slot {slot} has all its {most} tokens")));
+            }
+            if token as usize >= v {
+                return Err(Error::invalid(format!("row {i}: token {token} is above {}", v - 1)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the share of thread `i` of `threads` ends, so that all have about equally many tokens.
+fn share_end(sequences: Ragged<'_, Token>, i: usize, threads: usize) -> usize {
+    if i + 1 == threads {
+        return sequences.len();
+    }
+    let tokens = (sequences.total() * (i + 1) / threads) as u64;
+    sequences.offsets()[1..].partition_point(|&end| end <= tokens)
+}

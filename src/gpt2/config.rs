@@ -62,7 +62,7 @@ impl Config {
         range("n_embd", self.n_embd, MAX_EMBD)?;
         range("n_layer", self.n_layer, MAX_LAYERS)?;
         range("n_head", self.n_head, self.n_embd)?;
-        if self.n_embd % self.n_head != 0 {
+        if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(Error::invalid(format!(
                 "model config: n_head {} does not divide n_embd {}",
                 self.n_head, self.n_embd

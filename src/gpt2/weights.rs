@@ -71,16 +71,21 @@ impl Block {
         }
     }
 
-    fn shape(self, d: usize) -> Vec<usize> {
+    /// `[rows, columns]` of a matrix, `[1, n]` of a vector.
+    fn shape(self, d: usize) -> [usize; 2] {
         match self {
-            Block::QkvWeight => vec![d, 3 * d],
-            Block::QkvBias => vec![3 * d],
-            Block::AttnProjWeight => vec![d, d],
-            Block::FcWeight => vec![d, 4 * d],
-            Block::FcBias => vec![4 * d],
-            Block::ProjWeight => vec![4 * d, d],
-            _ => vec![d],
+            Block::QkvWeight => [d, 3 * d],
+            Block::QkvBias => [1, 3 * d],
+            Block::AttnProjWeight => [d, d],
+            Block::FcWeight => [d, 4 * d],
+            Block::FcBias => [1, 4 * d],
+            Block::ProjWeight => [4 * d, d],
+            _ => [1, d],
         }
+    }
+
+    fn is_matrix(self) -> bool {
+        matches!(self, Block::QkvWeight | Block::AttnProjWeight | Block::FcWeight | Block::ProjWeight)
     }
 }
 
@@ -187,7 +192,9 @@ impl Weights {
         push("transformer.wpe.weight".into(), vec![c.n_positions, c.n_embd]);
         for layer in 0..c.n_layer {
             for part in BLOCK {
-                push(format!("transformer.h.{layer}.{}", part.name()), part.shape(c.n_embd));
+                let [rows, columns] = part.shape(c.n_embd);
+                let shape = if part.is_matrix() { vec![rows, columns] } else { vec![columns] };
+                push(format!("transformer.h.{layer}.{}", part.name()), shape);
             }
         }
         push("transformer.ln_f.weight".into(), vec![c.n_embd]);

@@ -1,2 +1,42 @@
-//! The command line.
-fn main() {}
+//! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
+
+mod bundle;
+mod evaluate;
+mod exit;
+mod finetune;
+mod info;
+mod pretrain;
+mod quantizer;
+mod training;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Classifies and generates encrypted network flows with a GPT-2 over packet sizes and times.
+#[derive(Parser)]
+#[command(name = "trafficgpt", version, max_term_width = 100, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Info(info::Args),
+    Quantizer(quantizer::Args),
+    Pretrain(pretrain::Args),
+    Finetune(finetune::Args),
+    Bundle(bundle::Args),
+    Evaluate(evaluate::Args),
+}
+
+fn main() -> ExitCode {
+    exit::code(match Cli::parse().command {
+        Command::Info(args) => info::run(args),
+        Command::Quantizer(args) => quantizer::run(args),
+        Command::Pretrain(args) => pretrain::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+    })
+}

@@ -1,0 +1,116 @@
+//! Vector instructions chosen at run time, and the few functions that the loops between matrix products share.
+//!
+//! The bodies are plain loops over fixed-width groups that the compiler vectorises; [`vectorised`] compiles each loop
+//! once per instruction set (AVX-512, AVX2 with FMA, baseline) and picks one at run time. Everything a loop calls is
+//! `#[inline(always)]`, or it would be compiled for the baseline only.
+
+/// Values in one group: a 512-bit register of `f32`, or two of 256 bits.
+pub const LANES: usize = 16;
+
+/// Runs `f` with the widest vector instructions of this processor.
+#[inline(always)]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// `a * b + c`: fused, so that results do not depend on how a loop was compiled.
+#[inline(always)]
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
+/// `e^x` with a relative error below 2 units in the last place for results in the normal range; below `e^-87.3` it
+/// returns the smallest normal number's neighbourhood instead of subnormals, above `e^88.3` it saturates.
+///
+/// Range reduction by Cody and Waite, `x = n ln 2 + r`, and the Taylor polynomial of degree 7 for `|r| <= ln(2) / 2`,
+/// whose truncation error is below 6e-9 there.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+    const LN2_HI: f32 = 0.693_359_4; // 355/512: n * LN2_HI is exact
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.3, 88.3);
+    let shifted = fma(x, std::f32::consts::LOG2_E, SHIFT);
+    let n = shifted - SHIFT;
+    let r = fma(n, -LN2_LO, fma(n, -LN2_HI, x));
+    let mut p = 1.0 / 5040.0;
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = fma(p, r, c);
+    }
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    p * scale
+}
+
+/// The sum of `f(i)` over `i < n`, in a fixed order: lane by lane, then the lanes pairwise.
+#[inline(always)]
+pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = n / LANES * LANES;
+    for i in (0..whole).step_by(LANES) {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+    }
+    for (l, i) in (whole..n).enumerate() {
+        lanes[l] += f(i);
+    }
+    fold(lanes, |a, b| a + b)
+}
+
+/// The largest of `values`; minus infinity for none.
+#[inline(always)]
+pub fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (groups, rest) = values.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, v) in lanes.iter_mut().zip(group) {
+            *lane = if *v > *lane { *v } else { *lane };
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = if *v > *lane { *v } else { *lane };
+    }
+    fold(lanes, |a, b| if b > a { b } else { a })
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let xs: Vec<f32> = (0..2_000_000).map(|i| -87.2 + 175.4 * (i as f32 / 2e6)).collect();
+        let mut out = vec![0.0; xs.len()];
+        vectorised(|| out.iter_mut().zip(&xs).for_each(|(o, x)| *o = exp(*x)));
+        for (x, got) in xs.iter().zip(&out) {
+            let want = f64::from(*x).exp();
+            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+            let error = (f64::from(*got) - want).abs() / ulp;
+            assert!(error <= 2.0, "exp({x}) = {got}, {error} ulp from {want}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 1.3e-38 && exp(f32::INFINITY) > 2.2e38 && exp(f32::INFINITY).is_finite());
+    }
+
+    #[test]
+    fn sums_and_maxima_cover_every_element() {
+        for n in 0..70 {
+            let values: Vec<f32> = (0..n).map(|i| (i * 37 % 71) as f32 - 20.0).collect();
+            let sum = vectorised(|| sum_by(n, |i| values[i]));
+            assert_eq!(sum, values.iter().sum::<f32>());
+            assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `trafficgpt info`: what a bundle says of itself.
+
+use crate::exit::{Outcome, Stop};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use trafficgpt::bundle::Manifest;
+use trafficgpt::{Error, Result};
+
+/// Largest manifest that is read.
+const MAX_MANIFEST: u64 = 64 << 20;
+
+/// Print what a bundle holds: tokens, network, labels, files and how it was trained.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trafficgpt info model.tgpt
+  trafficgpt info model.tgpt --json | jq .classifier.labels")]
+pub struct Args {
+    /// The bundle's directory.
+    bundle: PathBuf,
+    /// Print the manifest as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let manifest = read_manifest(&args.bundle)?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = if args.json { print_json(&mut out, &manifest) } else { print(&mut out, &manifest) };
+    printed.and_then(|()| out.flush()).map_err(Stop::stdout)
+}
+
+fn read_manifest(bundle: &Path) -> Result<Manifest> {
+    let path = bundle.join("manifest.json");
+    let size = path.metadata().map_err(|e| Error::io(&path, &e))?.len();
+    if size > MAX_MANIFEST {
+        return Err(Error::format(format!("{}: {size} bytes are too many for a manifest", path.display())));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+    serde_json::from_str(&text).map_err(|e| Error::format(format!("{}: {e}", path.display())))
+}
+
+fn print_json(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, manifest)?;
+    writeln!(out)
+}
+
+fn print(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
+    let model = &manifest.model;
+    let vocabulary = &manifest.vocabulary;
+    writeln!(out, "format      {} (written by libtrafficgpt {})", manifest.format_version, manifest.library_version)?;
+    let scaler = serde_json::to_value(manifest.scaler)?;
+    writeln!(
+        out,
+        "quantizer   {} packet tokens, scaler {}",
+        vocabulary.n_packet_tokens,
+        scaler.as_str().unwrap_or_default()
+    )?;
+    writeln!(
+        out,
+        "network     {} layers x {} wide, {} heads, {} positions, {} ids, {} weights",
+        model.n_layer,
+        model.n_embd,
+        model.n_head,
+        model.n_positions,
+        model.vocab_size,
+        model.n_parameters()
+    )?;
+    let names = vocabulary.classes.iter().map(|(name, _)| name.as_str());
+    print_names(out, "generates", "unconditioned flows only", names)?;
+    match &manifest.classifier {
+        None => writeln!(out, "classifies  nothing: no head")?,
+        Some(spec) => {
+            writeln!(out, "head        {}, rejects below probability {}", spec.head, spec.reject_below)?;
+            print_names(out, "classifies", "no labels", spec.labels.iter().map(String::as_str))?;
+        }
+    }
+    writeln!(out, "files")?;
+    for (name, file) in &manifest.files {
+        writeln!(out, "  {:>12}  {}  {name}", file.size, &file.sha256.get(..16).unwrap_or(&file.sha256))?;
+    }
+    if !manifest.training.is_null() {
+        writeln!(out, "training")?;
+        for line in serde_json::to_string_pretty(&manifest.training)?.lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn print_names<'a>(
+    out: &mut impl Write,
+    what: &str,
+    none: &str,
+    names: impl ExactSizeIterator<Item = &'a str>,
+) -> io::Result<()> {
+    match names.len() {
+        0 => writeln!(out, "{what:<11} {none}"),
+        n => writeln!(out, "{what:<11} {n} classes: {}", names.collect::<Vec<_>>().join(", ")),
+    }
+}

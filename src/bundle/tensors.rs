@@ -1,0 +1,193 @@
+//! The tensors of a bundle, or of a checkpoint, in safetensors files, and how they are checked on the way in.
+
+use crate::error::{Error, Result};
+use crate::gpt2::{Config, Weights};
+use crate::head::Linear;
+use crate::quantizer::Codebook;
+use safetensors::{Dtype, SafeTensors};
+
+/// Room for the header of a safetensors file: some hundred bytes per tensor.
+const MAX_HEADER: u64 = 1 << 20;
+
+/// Most bytes a file of `n` f32 values may have.
+pub(crate) fn size_limit(n: usize) -> u64 {
+    4 * n as u64 + MAX_HEADER
+}
+
+/// The tensors of one file, by name.
+pub(crate) struct Tensors<'a>(SafeTensors<'a>);
+
+impl<'a> Tensors<'a> {
+    /// Parses a file that must hold at least `n` values, so that nothing larger than the file is allocated for them.
+    pub fn parse(bytes: &'a [u8], n: usize) -> Result<Self> {
+        if bytes.len() / 4 < n {
+            return Err(Error::mismatch(format!("{} bytes cannot hold the {n} values there must be", bytes.len())));
+        }
+        SafeTensors::deserialize(bytes)
+            .map(Self)
+            .map_err(|e| Error::format(format!("not a safetensors file, or a damaged one: {e}")))
+    }
+
+    /// Copies tensor `name` to `out`. It must have this shape, be f32 and finite.
+    pub fn copy(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<()> {
+        let tensor = self.0.tensor(name).map_err(|_| Error::mismatch(format!("tensor {name} is missing")))?;
+        if tensor.dtype() != Dtype::F32 {
+            return Err(Error::mismatch(format!("tensor {name} is {:?}; it must be F32", tensor.dtype())));
+        }
+        if tensor.shape() != shape {
+            let has = tensor.shape();
+            return Err(Error::mismatch(format!("tensor {name} has shape {has:?}; it must be {shape:?}")));
+        }
+        for (value, bytes) in out.iter_mut().zip(tensor.data().as_chunks().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+        match out.iter().position(|v| !v.is_finite()) {
+            Some(i) => Err(Error::format(format!("tensor {name}: value {i} is {}, not finite", out[i]))),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of all tensors, sorted.
+    #[cfg(feature = "train")]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = self.0.names();
+        names.sort_unstable();
+        names
+    }
+
+    /// The shape of tensor `name`, if it is there.
+    #[cfg(feature = "train")]
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.tensor(name).ok().map(|t| t.shape().to_vec())
+    }
+}
+
+/// The network of shape `config` in the bytes of a `model.safetensors`. Tensors that the network does not have (an
+/// untied `lm_head` apart, which would change it) are ignored.
+pub(super) fn read_weights(bytes: &[u8], config: &Config) -> Result<Weights> {
+    let file = Tensors::parse(bytes, config.n_parameters())?;
+    if file.0.tensor("lm_head.weight").is_ok() {
+        return Err(Error::mismatch("tensor lm_head.weight: the output head must be tied to the token embedding"));
+    }
+    let mut weights = Weights::zeros(config)?;
+    for tensor in weights.tensors() {
+        file.copy(&tensor.name, &tensor.shape, &mut weights.data_mut()[tensor.range])?;
+    }
+    Ok(weights)
+}
+
+/// The codebook of `k` centroids in the bytes of a `quantizer.safetensors`.
+pub(super) fn read_codebook(bytes: &[u8], k: usize) -> Result<Codebook> {
+    let file = Tensors::parse(bytes, 2 * k)?;
+    let mut centroids = vec![[0.0; 2]; k];
+    file.copy("centroids", &[k, 2], centroids.as_flattened_mut())?;
+    Codebook::new(centroids)
+}
+
+/// The head of `n_labels` over embeddings of `n_embd` in the bytes of a `head.safetensors`.
+pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<Linear> {
+    let file = Tensors::parse(bytes, n_labels * n_embd)?;
+    let (mut weight, mut bias, mut temperature) = (vec![0.0; n_labels * n_embd], vec![0.0; n_labels], [0.0]);
+    file.copy("weight", &[n_labels, n_embd], &mut weight)?;
+    file.copy("bias", &[n_labels], &mut bias)?;
+    file.copy("temperature", &[1], &mut temperature)?;
+    let head = Linear { weight, bias, temperature: temperature[0] };
+    head.check(n_labels, n_embd)?;
+    Ok(head)
+}
+
+#[cfg(feature = "train")]
+pub(super) use writing::{head_bytes, offsets, quantizer_bytes, weights_bytes};
+#[cfg(feature = "train")]
+pub(crate) use writing::{metadata, serialize};
+
+#[cfg(feature = "train")]
+mod writing {
+    use super::*;
+    use safetensors::View;
+    use std::borrow::Cow;
+    use std::collections::{BTreeMap, HashMap};
+
+    /// f32 values with a shape, as safetensors wants to see them.
+    struct Values<'a> {
+        shape: &'a [usize],
+        values: &'a [f32],
+    }
+
+    impl View for Values<'_> {
+        fn dtype(&self) -> Dtype {
+            Dtype::F32
+        }
+
+        fn shape(&self) -> &[usize] {
+            self.shape
+        }
+
+        fn data(&self) -> Cow<'_, [u8]> {
+            if cfg!(target_endian = "little") {
+                return Cow::Borrowed(bytemuck::cast_slice(self.values));
+            }
+            Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+
+        fn data_len(&self) -> usize {
+            4 * self.values.len()
+        }
+    }
+
+    /// What Hugging Face wants to find in the metadata.
+    fn format() -> (&'static str, String) {
+        ("format", "pt".to_string())
+    }
+
+    /// The bytes of a safetensors file with one entry of metadata: several would stand in random order.
+    pub fn serialize<'a>(
+        tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+        (key, text): (&str, String),
+    ) -> Result<Vec<u8>> {
+        let tensors = tensors.into_iter().map(|(name, shape, values)| (name, Values { shape, values }));
+        let metadata = HashMap::from([(key.to_string(), text)]);
+        safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::invalid(format!("tensors: {e}")))
+    }
+
+    /// The text under `key` in the metadata of a safetensors file of these bytes.
+    pub fn metadata(bytes: &[u8], key: &str) -> Result<Option<String>> {
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| Error::format(format!("safetensors: {e}")))?;
+        Ok(metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned())
+    }
+
+    /// The bytes of `model.safetensors`.
+    pub fn weights_bytes(weights: &Weights) -> Result<Vec<u8>> {
+        let tensors = weights.tensors();
+        for tensor in &tensors {
+            if !weights.data()[tensor.range.clone()].iter().all(|v| v.is_finite()) {
+                return Err(Error::invalid(format!("tensor {} holds a value that is not finite", tensor.name)));
+            }
+        }
+        serialize(tensors.iter().map(|t| (&*t.name, &*t.shape, &weights.data()[t.range.clone()])), format())
+    }
+
+    /// The bytes of `quantizer.safetensors`.
+    pub fn quantizer_bytes(codebook: &Codebook) -> Result<Vec<u8>> {
+        serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())], format())
+    }
+
+    /// The bytes of `head.safetensors`.
+    pub fn head_bytes(head: &Linear, n_labels: usize, n_embd: usize) -> Result<Vec<u8>> {
+        let tensors = [
+            ("weight", &[n_labels, n_embd][..], &*head.weight),
+            ("bias", &[n_labels][..], &*head.bias),
+            ("temperature", &[1][..], std::slice::from_ref(&head.temperature)),
+        ];
+        serialize(tensors, format())
+    }
+
+    /// Where each tensor begins in the safetensors file of these bytes, counted from the file's beginning.
+    pub fn offsets(bytes: &[u8]) -> Result<BTreeMap<String, u64>> {
+        let (header, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| Error::format(format!("safetensors: {e}")))?;
+        let begin = |info: &safetensors::tensor::TensorInfo| (8 + header + info.data_offsets.0) as u64;
+        Ok(metadata.tensors().into_iter().map(|(name, info)| (name, begin(info))).collect())
+    }
+}

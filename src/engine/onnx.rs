@@ -1,1 +1,0 @@
-//! The ONNX engine: the bundle's graphs in ONNX Runtime, loaded at run time.

@@ -1,0 +1,146 @@
+//! Flow tables: the one form of flow data between metering, training, classifying and generating.
+//!
+//! | column | type | |
+//! | --- | --- | --- |
+//! | `label` | text, nullable | traffic class |
+//! | `group` | text | captures that may share flows; splits never cut a group |
+//! | `split` | text, nullable | `train`, `val` or `test` |
+//! | `packets` | integer | packets of the whole flow |
+//! | `sizes` | list of i32 | signed IP packet lengths of the first packets, bytes |
+//! | `ipt_us` | list of f32 | time since the packet before, microseconds; as many as `sizes` |
+//! | `client_ip`, `server_ip` | text, nullable | who sent the first packet, and the other |
+//! | `client_port`, `server_port`, `protocol` | integer, nullable | |
+//! | `start_ns` | integer, nullable | time of the first packet, nanoseconds since 1970 |
+//!
+//! Only `sizes` and `ipt_us` must be there. Parquet and CSV hold the same columns; in CSV a list is its values with
+//! spaces (or semicolons) between. The CSV files of the original project (`raw_packet0, raw_iat0, …`, milliseconds) and
+//! of nfstream with SPLT columns are read as well; which kind a file is shows in its content.
+
+mod csv_file;
+mod csv_reader;
+mod filter;
+mod guard;
+mod labels;
+mod parquet_reader;
+pub mod pcap;
+mod row;
+mod writer;
+
+pub use filter::Filter;
+pub use labels::Labels;
+pub use row::{MAX_PACKETS_OF_ROW, Row, Split};
+pub use writer::Writer;
+
+use crate::error::{Error, Kind, Result};
+use crate::packet::{Packet, Rows};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Most packets a table holds in memory, all rows together (8 GiB of them).
+const MAX_PACKETS: usize = 1 << 30;
+
+/// Most rows a table holds in memory.
+const MAX_ROWS: usize = 1 << 28;
+
+/// Rows of one or more files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// The flows, in the order of the files and of the rows in them.
+    pub rows: Vec<Row>,
+    /// What was left out while reading, a sentence each; for the user to see.
+    pub warnings: Vec<String>,
+    n_packets: usize,
+}
+
+impl Table {
+    /// Reads a Parquet or CSV file, or every `*.parquet` and `*.csv` file of a directory in order of name. An error
+    /// names file, row, column and reason.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::read_filtered(path, &[])
+    }
+
+    /// The same, of the rows that `filters` keep.
+    pub fn read_filtered(path: &Path, filters: &[Filter]) -> Result<Self> {
+        Self::read_many(&[path], filters)
+    }
+
+    /// Reads several files or directories into one table.
+    pub fn read_many(paths: &[impl AsRef<Path>], filters: &[Filter]) -> Result<Self> {
+        let mut table = Self::default();
+        for path in paths.iter().map(AsRef::as_ref) {
+            for file in files_of(path)? {
+                table.append(&file, filters).map_err(|e| e.at(file.display()))?;
+            }
+        }
+        Ok(table)
+    }
+
+    /// Writes a Parquet or CSV file, by the extension of `path`: whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut writer = Writer::create(path)?;
+        for row in &self.rows {
+            writer.push(row)?;
+        }
+        writer.finish()
+    }
+
+    /// The different labels, sorted.
+    pub fn labels(&self) -> Vec<String> {
+        let labels: BTreeSet<&str> = self.rows.iter().filter_map(|r| r.label.as_deref()).collect();
+        labels.into_iter().map(String::from).collect()
+    }
+
+    /// The first `n` packets of every flow.
+    pub fn packets(&self, n: usize) -> Rows<Packet> {
+        self.rows.iter().map(|row| row.packets.iter().take(n).copied()).collect()
+    }
+
+    /// Appends a row, within the limits on memory.
+    fn push(&mut self, row: Row) -> Result<()> {
+        self.n_packets += row.packets.len();
+        if self.rows.len() >= MAX_ROWS || self.n_packets > MAX_PACKETS {
+            return Err(Error::new(
+                Kind::NoMemory,
+                format!("more than {MAX_ROWS} rows or {MAX_PACKETS} packets; split the table into smaller files"),
+            ));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    fn append(&mut self, path: &Path, filters: &[Filter]) -> Result<()> {
+        let mut magic = Vec::new();
+        let open = || File::open(path).map_err(|e| Error::new(Kind::Io, e.to_string()));
+        open()?.take(4).read_to_end(&mut magic).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match magic.as_slice() {
+            b"PAR1" => {
+                let file = open()?;
+                guard::catch(|| parquet_reader::append(self, file, &name, filters))
+            }
+            [] => Err(Error::format("the file is empty; a flow table is Parquet or CSV with a header line")),
+            _ => csv_reader::append(self, open()?, &name, filters),
+        }
+    }
+}
+
+/// The table files that `path` means: itself, or those of a directory by name.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut files = Vec::new();
+    for entry in path.read_dir().map_err(|e| Error::io(path, &e))? {
+        let file = entry.map_err(|e| Error::io(path, &e))?.path();
+        if file.extension().is_some_and(|e| e == "parquet" || e == "csv") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::invalid(format!("{}: the directory holds no *.parquet or *.csv file", path.display())));
+    }
+    Ok(files)
+}

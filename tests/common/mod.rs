@@ -1,0 +1,75 @@
+//! What several test programs need: a small bundle with random weights, and flows to feed it.
+#![allow(dead_code)]
+
+use tempfile::TempDir;
+use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
+use trafficgpt::gpt2::{Config, Weights};
+use trafficgpt::head::Linear;
+use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
+use trafficgpt::random::Stream;
+use trafficgpt::tokens::Vocabulary;
+
+/// A bundle directory that is removed when dropped.
+pub struct TestBundle {
+    _directory: TempDir,
+    path: std::path::PathBuf,
+}
+
+impl TestBundle {
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+/// Centroids on a grid over sizes and times, so that no two packets of a kind fall together.
+pub fn grid_quantizer() -> Quantizer {
+    let centroids = (0..60).map(|i| [(i % 12) as f32 / 6.0 - 0.9, (i / 12) as f32 * 1.5]).collect();
+    Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+}
+
+/// Two layers of 32, random and large enough weights that labels and flows differ.
+pub fn random_bundle() -> TestBundle {
+    let quantizer = grid_quantizer();
+    let vocabulary = Vocabulary::new(60, ["dns", "tls", "web"].map(String::from));
+    let mut weights = Weights::init(&Config::new(vocabulary.len(), 2, 32, 4), 4).unwrap();
+    weights.data_mut().iter_mut().for_each(|w| *w *= if w.abs() < 0.5 { 8.0 } else { 1.0 });
+    let mut draws = Stream::new(1, 1);
+    let mut normal = |n: usize| (0..n).map(|_| draws.uniform() as f32 - 0.5).collect::<Vec<_>>();
+    let head = Linear { weight: normal(3 * 32), bias: normal(3), temperature: 1.0 };
+    let spec = ClassifierSpec {
+        labels: ["dns", "tls", "web"].map(String::from).to_vec(),
+        head: "linear".into(),
+        pool: Pool::Packets,
+        reject_below: 0.0,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("random.tgpt");
+    let parts = Parts {
+        quantizer: &quantizer,
+        vocabulary: &vocabulary,
+        weights: &weights,
+        classifier: Some((spec, &head)),
+        training: serde_json::Value::Null,
+    };
+    bundle::write(&path, &parts).unwrap();
+    TestBundle { _directory: directory, path }
+}
+
+/// `n` flows of 1 to 130 packets of all sizes and times.
+pub fn flows(n: usize) -> Rows<Packet> {
+    let mut draws = Stream::new(2, 2);
+    (0..n)
+        .map(|_| {
+            let len = 1 + draws.below(130);
+            let packets: Vec<Packet> = (0..len)
+                .map(|_| {
+                    let sign = if draws.uniform() < 0.5 { 1 } else { -1 };
+                    let ipt_us = 10f64.powf(7.0 * draws.uniform()) as f32;
+                    Packet { size: sign * (40 + draws.below(1460) as i32), ipt_us }
+                })
+                .collect();
+            packets
+        })
+        .collect()
+}
