@@ -234,7 +234,7 @@ impl Task for Classification<'_> {
         self.scratch.batch = batch;
 
         let run = &self.settings.run;
-        let dropout = (run.dropout > 0.0).then_some(Dropout { p: run.dropout, seed: run.seed, step: at.step });
+        let dropout = run.dropout(at.step);
         self.scratch.embed(model, dropout, flows.len())?;
         let mut loss = self.head_step(head, head_grads);
         let s = &mut self.scratch;

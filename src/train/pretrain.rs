@@ -1,7 +1,7 @@
 //! Pretraining: a language model of flows.
 
 use crate::error::{Error, Result};
-use crate::gpt2::{self, Config, Dropout, Tape, Weights};
+use crate::gpt2::{self, Config, Tape, Weights};
 use crate::tokens::{Token, Vocabulary};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::checkpoint::Model;
@@ -78,7 +78,7 @@ impl Task for LanguageModel<'_> {
             batch.push(self.vocabulary, self.lead(flow, at.epoch), train.tokens.row(flow), train.ended[flow]);
         }
         let run = &self.settings.run;
-        let dropout = (run.dropout > 0.0).then_some(Dropout { p: run.dropout, seed: run.seed, step: at.step });
+        let dropout = run.dropout(at.step);
         gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
         let n = batch.n_targets().max(1) as f64;
         let sum = gpt2::lm_loss(&model.weights, &mut self.tape, &batch.targets, (1.0 / n) as f32, &mut grads.weights)?;
