@@ -93,15 +93,17 @@ pub trait Session: Send {
 /// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without ONNX Runtime where no usable
 /// library is found or the bundle has no graphs; a library that the settings name must be there.
 pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
-    let native = || Err(Error::new(Kind::NoRuntime, "the native engine is under way; choose onnx"));
-    let onnx = || onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads);
+    let native = || native::Native::new(bundle.weights.clone(), settings.threads);
+    let onnx = || -> Result<Arc<dyn Engine>> {
+        Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
+    };
     match settings.engine {
-        EngineChoice::Named(EngineKind::Native) => native(),
-        EngineChoice::Named(EngineKind::Onnx) => Ok(onnx()?),
+        EngineChoice::Named(EngineKind::Native) => Ok(native()),
+        EngineChoice::Named(EngineKind::Onnx) => onnx(),
         EngineChoice::Auto => match onnx() {
             Ok(engine) => Ok(engine),
             Err(e) if settings.onnx_library.is_none() && matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => {
-                native()
+                Ok(native())
             }
             Err(e) => Err(e),
         },
