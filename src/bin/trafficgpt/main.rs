@@ -1,7 +1,13 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod bundle;
+mod evaluate;
 mod exit;
+mod finetune;
 mod info;
+mod pretrain;
+mod quantizer;
+mod training;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,10 +23,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Info(info::Args),
+    Quantizer(quantizer::Args),
+    Pretrain(pretrain::Args),
+    Finetune(finetune::Args),
+    Bundle(bundle::Args),
+    Evaluate(evaluate::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
         Command::Info(args) => info::run(args),
+        Command::Quantizer(args) => quantizer::run(args),
+        Command::Pretrain(args) => pretrain::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
     })
 }
