@@ -3,5 +3,7 @@
 pub mod atomic;
 pub mod interrupt;
 pub mod optimizer;
+pub mod plot;
 pub mod progress;
+pub mod similarity;
 pub mod table;

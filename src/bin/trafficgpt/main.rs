@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod compare;
 mod exit;
 mod info;
 
@@ -16,11 +17,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compare(compare::Args),
     Info(info::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
+        Command::Compare(args) => compare::run(args),
         Command::Info(args) => info::run(args),
     })
 }
