@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
 mod bundle;
+mod compare;
 mod evaluate;
 mod exit;
 mod finetune;
@@ -22,6 +23,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compare(compare::Args),
     Info(info::Args),
     Quantizer(quantizer::Args),
     Pretrain(pretrain::Args),
@@ -32,6 +34,7 @@ enum Command {
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
+        Command::Compare(args) => compare::run(args),
         Command::Info(args) => info::run(args),
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),
