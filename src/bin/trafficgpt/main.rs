@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod engine;
 mod exit;
+mod generate;
 mod info;
 
 use clap::{Parser, Subcommand};
@@ -16,11 +18,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Generate(generate::Args),
     Info(info::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
+        Command::Generate(args) => generate::run(args),
         Command::Info(args) => info::run(args),
     })
 }
