@@ -1,9 +1,12 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod captures;
+mod classify;
 mod engine;
 mod exit;
 mod generate;
 mod info;
+mod meter;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,12 +21,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Meter(meter::Args),
+    Classify(classify::Args),
     Generate(generate::Args),
     Info(info::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
+        Command::Meter(args) => meter::run(args),
+        Command::Classify(args) => classify::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Info(args) => info::run(args),
     })
