@@ -1,6 +1,6 @@
 //! Bundles: written and read back, and refused with a message when anything about them is wrong.
 #![cfg(feature = "train")]
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod bundles;
 

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
-use trafficgpt::engine::native::Native;
 use trafficgpt::engine::Session;
+use trafficgpt::engine::native::Native;
 use trafficgpt::gpt2::{Config, Tape, Weights, forward};
 use trafficgpt::packet::{Ragged, Rows};
 use trafficgpt::random::Stream;

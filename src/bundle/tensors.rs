@@ -47,6 +47,14 @@ impl<'a> Tensors<'a> {
         }
     }
 
+    /// The names of all tensors, sorted.
+    #[cfg(feature = "train")]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = self.0.names();
+        names.sort_unstable();
+        names
+    }
+
     /// The shape of tensor `name`, if it is there.
     #[cfg(feature = "train")]
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {

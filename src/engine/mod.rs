@@ -94,10 +94,12 @@ pub trait Session: Send {
 /// library is found or the bundle has no graphs; a library that the settings name must be there.
 pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
     let native = || native::Native::new(bundle.weights.clone(), settings.threads);
-    let onnx = || onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads);
+    let onnx = || -> Result<Arc<dyn Engine>> {
+        Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
+    };
     match settings.engine {
         EngineChoice::Named(EngineKind::Native) => Ok(native()),
-        EngineChoice::Named(EngineKind::Onnx) => Ok(onnx()?),
+        EngineChoice::Named(EngineKind::Onnx) => onnx(),
         EngineChoice::Auto => match onnx() {
             Ok(engine) => Ok(engine),
             Err(e) if settings.onnx_library.is_none() && matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => {

@@ -113,10 +113,10 @@ impl Batch {
         self.targets.iter().filter(|&&t| t != NO_TARGET).count()
     }
 
-    /// Where row `i` lies among all positions.
-    pub fn positions(&self, i: usize) -> Range<usize> {
+    /// Where the packets of row `i` lie among all positions: all of the row but its first.
+    pub fn packets(&self, i: usize) -> Range<usize> {
         let offsets = self.inputs.as_ragged().offsets();
-        offsets[i] as usize..offsets[i + 1] as usize
+        offsets[i] as usize + 1..offsets[i + 1] as usize
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(batch.inputs.row(0), [v.bof, 1, 2, 3]);
         assert_eq!(batch.inputs.row(1), [14, 4, 5]);
         assert_eq!(batch.targets, [1, 2, 3, v.eof, 4, 5, NO_TARGET]);
-        assert_eq!((batch.n_targets(), batch.positions(1)), (6, 4..7));
+        assert_eq!((batch.n_targets(), batch.packets(1)), (6, 5..7));
         batch.clear();
         assert_eq!((batch.inputs.len(), batch.targets.len()), (0, 0));
     }

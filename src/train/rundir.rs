@@ -15,7 +15,7 @@ use crate::gpt2::Config;
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
 use crate::train::atomic::AtomicFile;
-use crate::train::checkpoint::Checkpoint;
+use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
 use crate::train::dataset::Source;
 use crate::train::quantizer_file;
 use serde::{Deserialize, Serialize};
@@ -198,9 +198,9 @@ impl RunDir {
     }
 
     /// Writes the checkpoint to go on from, then removes all but the newest `keep`.
-    pub fn save(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
-        let path = self.path.join(CHECKPOINTS).join(format!("step-{:08}.safetensors", checkpoint.state.step));
-        checkpoint.write(&path).map_err(|e| explain_full(e, &self.path))?;
+    pub fn save(&self, state: &State, model: &Model, moments: &[Moments<&[f32]>], keep: usize) -> Result<()> {
+        let path = self.path.join(CHECKPOINTS).join(format!("step-{:08}.safetensors", state.step));
+        checkpoint::write(&path, state, model, moments).map_err(|e| explain_full(e, &self.path))?;
         let steps = self.steps()?;
         for (_, old) in steps.iter().rev().skip(keep) {
             fs::remove_file(old).map_err(|e| Error::io(old, &e))?;
@@ -209,8 +209,8 @@ impl RunDir {
     }
 
     /// Writes the best checkpoint.
-    pub fn save_best(&self, checkpoint: &Checkpoint) -> Result<()> {
-        checkpoint.write(&Self::best_path(&self.path)).map_err(|e| explain_full(e, &self.path))
+    pub fn save_best(&self, state: &State, model: &Model) -> Result<()> {
+        checkpoint::write(&Self::best_path(&self.path), state, model, &[]).map_err(|e| explain_full(e, &self.path))
     }
 
     /// Path of the best checkpoint of the run at `path`.
@@ -234,7 +234,7 @@ impl RunDir {
     pub fn last(&self, record: &Record) -> Result<Option<Checkpoint>> {
         let Some((_, path)) = self.steps()?.pop() else { return Ok(None) };
         let checkpoint = Checkpoint::read(&path, &record.model, record.n_labels())?;
-        if checkpoint.moments.is_none() {
+        if checkpoint.moments.is_empty() {
             return Err(Error::format(format!("{}: without the optimiser's moments", path.display())));
         }
         Ok(Some(checkpoint))

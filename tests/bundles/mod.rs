@@ -26,7 +26,7 @@ pub fn make(k: u32, n_layer: usize, n_embd: usize, n_head: usize, n_positions: u
     let config = Config { n_positions, ..Config::new(vocabulary.len(), n_layer, n_embd, n_head) };
     let mut weights = Weights::init(&config, 7).unwrap();
     for value in weights.data_mut() {
-        *value = *value * 6.0 + uniform(0.1);
+        *value = *value * 3.0 + uniform(0.05);
     }
     let labels = 4;
     let head = Linear {
