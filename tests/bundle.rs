@@ -193,7 +193,8 @@ fn a_manifest_that_is_not_one_is_refused() {
 
 #[test]
 fn contradictions_in_the_manifest_are_refused() {
-    let cases: [(fn(&mut serde_json::Value), Kind, &str); 11] = [
+    type Edit = fn(&mut serde_json::Value);
+    let cases: [(Edit, Kind, &str); 11] = [
         (|m| m["vocabulary"]["eof"] = 0.into(), Kind::Format, "vocabulary"),
         (|m| m["vocabulary"]["classes"][0][0] = "".into(), Kind::Format, "class 0"),
         (|m| m["vocabulary"]["classes"][0][0] = "web".into(), Kind::Format, "twice"),

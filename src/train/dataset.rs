@@ -51,6 +51,13 @@ pub struct Source {
     pub rows: usize,
 }
 
+impl Source {
+    fn new(path: &Path, rows: usize) -> Result<Self> {
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { file, sha256: sha256(path)?, rows })
+    }
+}
+
 /// Flows of one split, as tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Flows {
@@ -125,7 +132,7 @@ impl Dataset {
             for path in paths {
                 for file in table::files_of(path)? {
                     let table = Table::read_filtered(&file, request.filters)?;
-                    out.sources.push(Source { file: name_of(&file), sha256: sha256(&file)?, rows: table.rows.len() });
+                    out.sources.push(Source::new(&file, table.rows.len())?);
                     out.notes.extend(table.warnings);
                     let rows: Result<Vec<Staged>> = table
                         .rows
@@ -202,6 +209,35 @@ impl Staged {
     }
 }
 
+/// The filters that leave out rows by `column=value`.
+pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
+    let exclusion = |text: &String| {
+        let filter = text.parse::<Filter>().ok().filter(|filter| !filter.exclude);
+        let filter = filter.ok_or_else(|| Error::invalid(format!("exclude \"{text}\": write column=value")))?;
+        Ok(Filter { exclude: true, ..filter })
+    };
+    texts.iter().map(exclusion).collect()
+}
+
+/// The packets that a quantizer is fitted to: the first [`N_PACKETS`] of every flow that is not held out.
+pub fn training_packets(paths: &[PathBuf], exclude: &[String]) -> Result<(Vec<Packet>, Vec<Source>)> {
+    let filters = exclusions(exclude)?;
+    let (mut packets, mut sources) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in table::files_of(path)? {
+            let table = Table::read_filtered(&file, &filters)?;
+            sources.push(Source::new(&file, table.rows.len())?);
+            for row in table.rows.iter().filter(|row| !matches!(row.split, Some(Split::Val | Split::Test))) {
+                packets.extend(row.packets.iter().take(N_PACKETS));
+            }
+        }
+    }
+    if packets.is_empty() {
+        return Err(Error::invalid("there are no packets to fit to: all flows are of split val or test"));
+    }
+    Ok((packets, sources))
+}
+
 /// Gives a split to every flow that has none, and refuses groups that lie on several sides.
 fn assign_splits(staged: &mut [Staged], request: &Request<'_>) -> Result<()> {
     let mut splits: BTreeMap<&str, Split> = BTreeMap::new();
@@ -252,13 +288,8 @@ fn fingerprint(packets: &[Packet]) -> u64 {
     hasher.finish()
 }
 
-/// The last part of `path`, which is all of it that a record may show.
-pub fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 /// SHA-256 of the file at `path`, lower-case hexadecimal.
-pub fn sha256(path: &Path) -> Result<String> {
+fn sha256(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::io(path, &e))?);
     loop {

@@ -1,8 +1,7 @@
 //! Pretraining: a language model of flows.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpt2::{self, Config, Dropout, Tape, Weights};
-use crate::packet::N_PACKETS;
 use crate::tokens::{Token, Vocabulary};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::checkpoint::Model;
@@ -24,16 +23,20 @@ pub struct LanguageModel<'a> {
 }
 
 /// The vocabulary over `k` packet tokens, with a class token for each label of `data` if `settings` ask for them.
-pub fn vocabulary(k: usize, data: &Dataset, settings: &Pretrain) -> Vocabulary {
+pub fn vocabulary(k: usize, data: &Dataset, settings: &Pretrain) -> Result<Vocabulary> {
+    if settings.with_classes && data.labels.is_empty() {
+        return Err(Error::invalid(
+            "--with-classes: no flow has a label; give tables with a column label, or leave out --with-classes",
+        ));
+    }
     let classes = if settings.with_classes { data.labels.clone() } else { Vec::new() };
-    Vocabulary::new(k as u32, classes)
+    Ok(Vocabulary::new(k as u32, classes))
 }
 
 /// The shape of the network that `settings` ask for.
 pub fn config(vocabulary: &Vocabulary, settings: &Pretrain) -> Result<Config> {
     let config = Config::new(vocabulary.len(), settings.layers, settings.width, settings.heads);
     config.check()?;
-    debug_assert!(N_PACKETS + 2 <= config.n_positions);
     Ok(config)
 }
 

@@ -23,29 +23,38 @@ struct Meta {
     fit: serde_json::Value,
 }
 
-/// Writes `quantizer` to `path`, whole or not at all; `fit` says how the centroids came to be.
-pub fn write(path: &Path, quantizer: &Quantizer, fit: serde_json::Value) -> Result<()> {
+/// The bytes of the file of `quantizer`; `fit` says how the centroids came to be.
+pub fn to_bytes(quantizer: &Quantizer, fit: serde_json::Value) -> Result<Vec<u8>> {
     let codebook = quantizer.codebook();
     let meta = serde_json::to_string(&Meta { scaler: quantizer.scaler(), fit })
         .map_err(|e| Error::invalid(format!("metadata: {e}")))?;
-    let centroids = ("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened());
-    let bytes = serialize([centroids], (KEY, meta))?;
+    serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())], (KEY, meta))
+}
+
+/// Writes the file of `quantizer` to `path`, whole or not at all; `fit` says how the centroids came to be.
+pub fn write(path: &Path, quantizer: &Quantizer, fit: serde_json::Value) -> Result<()> {
+    let bytes = to_bytes(quantizer, fit)?;
     let mut file = AtomicFile::create(path)?;
     file.write_all(&bytes).map_err(|e| Error::io(path, &e))?;
     file.commit()
 }
 
-/// Reads a quantizer that [`write`] wrote.
+/// Reads the quantizer in the file at `path`.
 pub fn read(path: &Path) -> Result<Quantizer> {
+    parse(&read_bytes(path)?).map_err(|e| e.at(path.display()))
+}
+
+/// The bytes of the file at `path`, which may not be larger than a quantizer can be.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
     if size > 8 * MAX_CENTROIDS as u64 + MAX_HEADER {
         return Err(Error::format(format!("{}: {size} bytes are too many for a quantizer", path.display())));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, &e))?;
-    parse(&bytes).map_err(|e| e.at(path.display()))
+    std::fs::read(path).map_err(|e| Error::io(path, &e))
 }
 
-fn parse(bytes: &[u8]) -> Result<Quantizer> {
+/// The quantizer in the bytes of a file.
+pub fn parse(bytes: &[u8]) -> Result<Quantizer> {
     let file = Tensors::parse(bytes, 2)?;
     let meta: Meta = metadata(bytes, KEY)?.and_then(|text| serde_json::from_str(&text).ok()).ok_or_else(|| {
         Error::format("its metadata names no scaler; make a quantizer with `trafficgpt quantizer fit`")

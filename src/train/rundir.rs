@@ -16,9 +16,11 @@ use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
 use crate::train::atomic::AtomicFile;
 use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
-use crate::train::dataset::Source;
+use crate::train::dataset::{Dataset, Source};
 use crate::train::quantizer_file;
+use crate::train::record::sha256_of;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,7 +59,7 @@ pub struct Record {
     /// What was left out of the data and why.
     pub notes: Vec<String>,
     /// The stages before this one that made the network it starts from.
-    pub history: Vec<serde_json::Value>,
+    pub history: Vec<Value>,
 }
 
 /// An open run directory. No other process can have it open to write.
@@ -69,13 +71,8 @@ pub struct RunDir {
 
 impl RunDir {
     /// Makes the directory of a new run, whole or not at all. What exists is never overwritten.
-    pub fn create(path: &Path, config: &toml::Table, record: &Record, quantizer: &Path) -> Result<Self> {
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::new(
-                Kind::Io,
-                format!("{}: exists already; give another -o, or --resume to go on with that run", path.display()),
-            ));
-        }
+    pub fn create(path: &Path, config: &toml::Table, record: &Record, quantizer: &[u8]) -> Result<Self> {
+        Self::check_new(path)?;
         let name = path
             .file_name()
             .ok_or_else(|| Error::invalid(format!("{}: not the name of a directory", path.display())))?;
@@ -89,15 +86,25 @@ impl RunDir {
         Self::open(path)
     }
 
-    fn fill(path: &Path, config: &toml::Table, record: &Record, quantizer: &Path) -> Result<()> {
+    /// Refuses a path that exists: before the data are read, rather than after.
+    pub fn check_new(path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::new(
+                Kind::Io,
+                format!("{}: exists already; give another -o, or --resume to go on with that run", path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn fill(path: &Path, config: &toml::Table, record: &Record, quantizer: &[u8]) -> Result<()> {
         fs::create_dir(path).map_err(|e| Error::io(path, &e))?;
         let checkpoints = path.join(CHECKPOINTS);
         fs::create_dir(&checkpoints).map_err(|e| Error::io(&checkpoints, &e))?;
         let config = toml::to_string(config).map_err(|e| Error::invalid(format!("settings: {e}")))?;
         let record = serde_json::to_vec_pretty(record).map_err(|e| Error::invalid(format!("{RECORD}: {e}")))?;
-        let quantizer = fs::read(quantizer).map_err(|e| Error::io(quantizer, &e))?;
         for (name, bytes) in
-            [(CONFIG, config.as_bytes()), (RECORD, &record), (QUANTIZER, &quantizer), (METRICS, b"".as_slice())]
+            [(CONFIG, config.as_bytes()), (RECORD, &record), (QUANTIZER, quantizer), (METRICS, b"".as_slice())]
         {
             write(&path.join(name), bytes)?;
         }
@@ -156,7 +163,8 @@ impl RunDir {
     /// The quantizer of the run at `path`, if it is still the one that the run began with.
     pub fn quantizer(path: &Path, record: &Record) -> Result<Quantizer> {
         let file = path.join(QUANTIZER);
-        let found = crate::train::dataset::sha256(&file)?;
+        let bytes = quantizer_file::read_bytes(&file)?;
+        let found = sha256_of(&bytes);
         if found != record.quantizer_sha256 {
             return Err(Error::mismatch(format!(
                 "{}: its SHA-256 is {found}, the run began with {}: the tokens would mean other packets",
@@ -164,12 +172,21 @@ impl RunDir {
                 record.quantizer_sha256
             )));
         }
-        let quantizer = quantizer_file::read(&file)?;
+        let quantizer = quantizer_file::parse(&bytes).map_err(|e| e.at(file.display()))?;
         if quantizer.n_tokens() != record.vocabulary.n_packet_tokens as usize {
             let (k, n) = (quantizer.n_tokens(), record.vocabulary.n_packet_tokens);
             return Err(Error::mismatch(format!("{}: {k} centroids, the run has {n} packet tokens", file.display())));
         }
         Ok(quantizer)
+    }
+
+    /// The figures of the evaluation after `step` in the run at `path`; null if its line is lost.
+    pub fn figures(path: &Path, step: u64) -> Result<Value> {
+        let file = path.join(METRICS);
+        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, &e))?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut found = lines.filter(|v| v["step"].as_u64() == Some(step) && v.get("val_loss").is_some());
+        Ok(found.next_back().unwrap_or(Value::Null))
     }
 
     /// Path of the quantizer's copy in the run at `path`.
@@ -178,7 +195,7 @@ impl RunDir {
     }
 
     /// Adds a line to `metrics.jsonl`.
-    pub fn log(&mut self, line: &serde_json::Value) -> Result<()> {
+    pub fn log(&mut self, line: &Value) -> Result<()> {
         // One write for the line, so that a crash tears at most the last.
         let text = format!("{line}\n");
         self.metrics.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path.join(METRICS), &e))
@@ -189,7 +206,7 @@ impl RunDir {
         let path = self.path.join(METRICS);
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
         let kept = text.split_inclusive('\n').filter(|line| {
-            let parsed = serde_json::from_str::<serde_json::Value>(line).ok();
+            let parsed = serde_json::from_str::<Value>(line).ok();
             parsed.and_then(|v| v.get("step")?.as_u64()).is_some_and(|s| s <= step)
         });
         let kept: String = kept.collect();
@@ -262,6 +279,22 @@ impl Record {
     pub fn n_labels(&self) -> Option<usize> {
         (!self.labels.is_empty()).then_some(self.labels.len())
     }
+
+    /// Checks that `data` is what the run began with.
+    pub fn check_data(&self, data: &Dataset) -> Result<()> {
+        if data.sources != self.data {
+            let list = |sources: &[Source]| {
+                let one = |s: &Source| format!("{} (SHA-256 {:.12}, {} rows)", s.file, s.sha256, s.rows);
+                sources.iter().map(one).collect::<Vec<_>>().join(", ")
+            };
+            return Err(Error::mismatch(format!(
+                "the flows are not those that the run began with: then {}; now {}",
+                list(&self.data),
+                list(&data.sources)
+            )));
+        }
+        Ok(())
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -275,16 +308,4 @@ fn explain_full(error: Error, run: &Path) -> Error {
     let message =
         format!("{error}: the checkpoint before it is whole; make room, then go on with --resume -o {}", run.display());
     Error::new(error.kind(), message)
-}
-
-/// `arguments` as a record may show them: paths cut to their last part.
-pub fn without_directories(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
-    let name = |text: &str| text.rsplit('/').find(|part| !part.is_empty()).unwrap_or(text).to_string();
-    arguments
-        .into_iter()
-        .map(|argument| match argument.split_once('=') {
-            Some((flag, value)) if flag.starts_with('-') => format!("{flag}={}", name(value)),
-            _ => name(&argument),
-        })
-        .collect()
 }

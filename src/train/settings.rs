@@ -78,6 +78,9 @@ impl Default for Loop {
     }
 }
 
+/// The table of a run's `config.toml` that names its data; no setting.
+pub const DATA: &str = "data";
+
 /// Keys that a resumed run may be given anew: none of them changes what a step computes.
 pub const MAY_CHANGE: [&str; 8] =
     ["epochs", "steps", "patience", "eval_every", "save_every", "log_every", "keep", "threads"];
@@ -246,7 +249,7 @@ pub fn resolve<T: Default + Serialize + DeserializeOwned>(file: Option<&Path>, f
     let defaults = to_table(&T::default())?;
     let mut settings = defaults.clone();
     if let Some(path) = file {
-        for (key, value) in read_table(path)? {
+        for (key, value) in read_table(path)?.into_iter().filter(|(key, _)| key != DATA) {
             if !defaults.contains_key(&key) {
                 let known: Vec<&str> = defaults.keys().map(String::as_str).collect();
                 return Err(Error::invalid(format!(

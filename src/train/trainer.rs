@@ -252,7 +252,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<()> {
+    /// Writes the checkpoint to go on from.
+    pub fn save(&mut self) -> Result<()> {
         self.directory.save(&self.state, &self.model, &self.parameters.moments(), self.settings.keep)?;
         self.saved = Instant::now();
         Ok(())
