@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod finetune;
 pub mod head_loss;
 pub mod interrupt;
+pub mod jitter;
 pub mod metrics;
 pub mod optimizer;
 pub mod pace;
