@@ -1,6 +1,7 @@
 //! What a run is told to do: defaults, then a TOML file, then the command line.
 
 use crate::error::{Error, Result};
+use crate::gpt2::Dropout;
 use crate::train::schedule::Schedule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,10 @@ pub struct Loop {
     /// Decoupled weight decay of the matrices.
     pub weight_decay: f64,
     /// Probability that dropout zeroes a value.
-    pub dropout: f32,
+    pub dropout: f64,
+    /// Standard deviation, in decades, by which a training flow's times are shaken anew in every epoch, once for the
+    /// whole flow and once for each packet: what is learnt then depends less on the delays of the captures; 0: not.
+    pub time_jitter: f64,
     /// Largest global norm of the gradients; 0: unlimited.
     pub clip: f64,
     /// Seed of every draw.
@@ -66,6 +70,7 @@ impl Default for Loop {
             plateau_patience: 2,
             weight_decay: 0.01,
             dropout: 0.1,
+            time_jitter: 0.0,
             clip: 1.0,
             seed: 0,
             patience: 0,
@@ -170,7 +175,7 @@ pub struct Finetune {
     /// Probability that a training flow is cut after a random number of its packets.
     pub crop: f64,
     /// Probability below which the classifier says "unknown"; 0: never.
-    pub reject_below: f32,
+    pub reject_below: f64,
     /// Share of the groups held out for validation among flows that name no split.
     pub val_share: f64,
 }
@@ -191,6 +196,11 @@ impl Default for Finetune {
 }
 
 impl Loop {
+    /// The dropout of step `step`, if there is any.
+    pub fn dropout(&self, step: u64) -> Option<Dropout> {
+        (self.dropout > 0.0).then_some(Dropout { p: self.dropout as f32, seed: self.seed, step })
+    }
+
     /// Checks every value against its range.
     pub fn check(&self) -> Result<()> {
         if self.epochs == 0 {
@@ -210,7 +220,8 @@ impl Loop {
         }
         range("lr", self.lr, 0.0, 10.0)?;
         range("weight_decay", self.weight_decay, 0.0, 10.0)?;
-        range("dropout", self.dropout.into(), 0.0, 0.9)?;
+        range("dropout", self.dropout, 0.0, 0.9)?;
+        range("time_jitter", self.time_jitter, 0.0, 10.0)?;
         range("clip", self.clip, 0.0, 1e6)
     }
 }
@@ -230,7 +241,7 @@ impl Finetune {
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;
-        range("reject_below", self.reject_below.into(), 0.0, 1.0)?;
+        range("reject_below", self.reject_below, 0.0, 1.0)?;
         range("val_share", self.val_share, 0.0, 0.9)?;
         self.run.check()
     }

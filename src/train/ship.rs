@@ -24,7 +24,7 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
             if !best.state.finished {
                 notes.push("the run has not come to its end: its probabilities are not calibrated yet".to_string());
             }
-            let (labels, reject_below) = (run.labels.clone(), settings.reject_below);
+            let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
             let head_kind = bundle::manifest::LINEAR.to_string();
             Some((ClassifierSpec { labels, head: head_kind, pool: Pool::Packets, reject_below }, head))
         }

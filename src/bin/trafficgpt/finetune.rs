@@ -43,7 +43,7 @@ struct Flags {
     crop: Option<f64>,
     /// Probability below which the classifier says "unknown"; 0: never.
     #[arg(long)]
-    reject_below: Option<f32>,
+    reject_below: Option<f64>,
     #[command(flatten)]
     #[serde(flatten)]
     run: LoopArgs,

@@ -11,6 +11,9 @@ use trafficgpt::train::session::{self, Data, Session, Summary};
 use trafficgpt::train::settings;
 use trafficgpt::{Error, Kind, Result};
 
+/// The figures of an evaluation that are worth a last line.
+const FIGURES: [&str; 5] = ["val_loss", "perplexity", "accuracy", "macro_f1", "lm_loss"];
+
 /// Which flows, where to, and from which configuration.
 #[derive(Args)]
 pub struct RunArgs {
@@ -68,7 +71,10 @@ pub struct LoopArgs {
     weight_decay: Option<f64>,
     /// Probability of dropout.
     #[arg(long)]
-    dropout: Option<f32>,
+    dropout: Option<f64>,
+    /// Decades by which a flow's times are shaken in every epoch; 0: not.
+    #[arg(long)]
+    time_jitter: Option<f64>,
     /// Largest norm of the gradients; 0: unlimited.
     #[arg(long)]
     clip: Option<f64>,
@@ -171,20 +177,10 @@ impl RunArgs {
                 interrupt: &interrupt,
             })
         })?;
-        let state = summary.state;
-        let figures = summary
-            .best
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| !matches!(name.as_str(), "step" | "epoch" | "best" | "loss"));
-        let figures: Vec<String> = figures.map(|(name, value)| format!("{name} {value:.4}")).collect();
-        progress.line(&format!(
-            "done after {} steps; best after step {}: {}",
-            state.step,
-            state.best_step,
-            figures.join(", ")
-        ));
+        let figures =
+            FIGURES.iter().filter_map(|name| Some(format!("{name} {:.4}", summary.best.get(name)?.as_f64()?)));
+        let (figures, state) = (figures.collect::<Vec<_>>().join(", "), summary.state);
+        progress.line(&format!("done after {} steps; best after step {}: {figures}", state.step, state.best_step));
         Ok(())
     }
 }
