@@ -28,8 +28,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compare(compare::Args),
-    Info(info::Args),
     Meter(meter::Args),
     Quantizer(quantizer::Args),
     Pretrain(pretrain::Args),
@@ -38,13 +36,12 @@ enum Command {
     Evaluate(evaluate::Args),
     Classify(classify::Args),
     Generate(generate::Args),
+    Compare(compare::Args),
     Info(info::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
-        Command::Compare(args) => compare::run(args),
-        Command::Info(args) => info::run(args),
         Command::Meter(args) => meter::run(args),
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),
@@ -53,6 +50,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Info(args) => info::run(args),
     })
 }
