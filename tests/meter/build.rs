@@ -46,7 +46,7 @@ pub fn mpls(labels: &[u32], payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     for (i, label) in labels.iter().enumerate() {
         let bottom = u32::from(i + 1 == labels.len());
-        out.extend((label << 12 | bottom << 8 | 64).to_be_bytes());
+        out.extend(((label << 12) | (bottom << 8) | 64).to_be_bytes());
     }
     join(&[&out, payload])
 }
@@ -98,7 +98,7 @@ impl V4 {
     pub fn build(&self, payload: &[u8]) -> Vec<u8> {
         let header = 20 + self.options.len();
         let total = self.total.unwrap_or((header + payload.len()) as u16);
-        let flags = self.offset / 8 | if self.more { 0x2000 } else { 0 };
+        let flags = (self.offset / 8) | if self.more { 0x2000 } else { 0 };
         let mut out = vec![0x40 | (header / 4) as u8, 0];
         out.extend(total.to_be_bytes());
         out.extend(self.id.to_be_bytes());
