@@ -46,6 +46,11 @@
  *       named here never falls back to another
  *   threads (1): CPU threads of one worker, 1..=1024; leave it at 1 and use one worker per core where flows are many
  *   onnx.library (empty): path of libonnxruntime.so; empty: ORT_DYLIB_PATH, beside this library, then the system's
+ *   meter.idle_timeout (60): seconds without a packet after which a flow of a capture has ended; more than 0
+ *   meter.active_timeout (0): seconds after its first packet at which a flow of a capture is ended; 0: never
+ *   meter.n_packets (126): packets of a flow that are kept, 1..=65536; models read 126 at most
+ *   meter.max_flows (1048576): flows tracked at once, 1..=67108864; one more ends the one idle the longest
+ *   meter.tunnel (inner): which packet of a tunnelled one is metered: inner or outer
  */
 
 #ifndef TRAFFICGPT_H
@@ -80,6 +85,11 @@
  * The label of a flow that the classifier does not know, and the class that asks the generator for flows of any kind.
  */
 #define TGPT_UNKNOWN UINT32_MAX
+
+/**
+ * The flows of a capture file, metered and in memory. Immutable, shared by any threads.
+ */
+typedef struct tgpt_capture tgpt_capture;
 
 /**
  * Tells what a flow is. Immutable, shared by any threads; the weights are held once.
@@ -170,6 +180,52 @@ typedef struct tgpt_packet {
    */
   float ipt_us;
 } tgpt_packet;
+
+/**
+ * Who talked to whom, and when. Frozen: 72 bytes, no padding.
+ */
+typedef struct tgpt_flow_info {
+  /**
+   * Address of the client, which sent the first packet, in network order; IPv4 as ::ffff:a.b.c.d.
+   */
+  uint8_t client[16];
+  /**
+   * Address of the server.
+   */
+  uint8_t server[16];
+  /**
+   * Time of the first packet: nanoseconds since 1970-01-01 UTC.
+   */
+  uint64_t start_ns;
+  /**
+   * Time of the last packet.
+   */
+  uint64_t end_ns;
+  /**
+   * Packets of the whole flow; tgpt_capture_packets gives the first of them.
+   */
+  uint64_t n_packets;
+  /**
+   * Port of the client in host order; 0 where the protocol has none.
+   */
+  uint16_t client_port;
+  /**
+   * Port of the server.
+   */
+  uint16_t server_port;
+  /**
+   * IP protocol number: 6 is TCP, 17 is UDP.
+   */
+  uint8_t protocol;
+  /**
+   * 4 or 6.
+   */
+  uint8_t ip_version;
+  /**
+   * 0.
+   */
+  uint8_t reserved[10];
+} tgpt_flow_info;
 
 /**
  * How flows are drawn. Begin with TGPT_SAMPLING_INIT, which sets `type_size` and every default.
@@ -364,6 +420,65 @@ tgpt_status tgpt_worker_new(const struct tgpt_context *context, struct tgpt_work
  * Frees a worker; NULL is legal. No call may be using it.
  */
 void tgpt_worker_free(struct tgpt_worker *worker);
+
+/**
+ * Reads a capture (pcap or pcapng, plain or gzip) and meters it into flows, in the order in which they ended.
+ *
+ * `path`: the file. `config`: NULL for defaults; its keys of metering say when a flow ends and how many packets are
+ * kept.
+ * Writes the new handle to `*out`; free it with tgpt_capture_free.
+ * Errors: TGPT_E_IO for a file that cannot be read, TGPT_E_FORMAT for one that is no capture, TGPT_E_NOMEM for more
+ * than 2^24 flows, TGPT_E_INVALID for a NULL. A capture that is cut in the middle is no error: what was read
+ * counts, and tgpt_capture_warning tells where it ended.
+ * Threads: any.
+ */
+tgpt_status tgpt_capture_open(const char *path,
+                              const struct tgpt_config *config,
+                              struct tgpt_capture **out,
+                              struct tgpt_error *error);
+
+/**
+ * Number of flows. 0 where `capture` is NULL.
+ *
+ * Threads: any.
+ */
+size_t tgpt_capture_n_flows(const struct tgpt_capture *capture);
+
+/**
+ * The packets of all flows, as tgpt_classify takes them: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`.
+ *
+ * Writes to `*packets` and `*offsets` where they lie; they live as long as the capture.
+ * Errors: TGPT_E_INVALID for a NULL.
+ * Threads: any.
+ */
+tgpt_status tgpt_capture_packets(const struct tgpt_capture *capture,
+                                 const struct tgpt_packet **packets,
+                                 const uint64_t **offsets,
+                                 struct tgpt_error *error);
+
+/**
+ * Who talked to whom in flow `i`.
+ *
+ * Errors: TGPT_E_INVALID for a NULL or an `i` that is no flow.
+ * Threads: any.
+ */
+tgpt_status tgpt_capture_flow(const struct tgpt_capture *capture,
+                              size_t i,
+                              struct tgpt_flow_info *out,
+                              struct tgpt_error *error);
+
+/**
+ * What the reader of this capture should know, such as that the file ends inside a record. NULL where there is nothing.
+ *
+ * Returns a string in UTF-8 that lives as long as the capture.
+ * Threads: any.
+ */
+const char *tgpt_capture_warning(const struct tgpt_capture *capture);
+
+/**
+ * Frees a capture and the packets that tgpt_capture_packets showed; NULL is legal. No call may be using it.
+ */
+void tgpt_capture_free(struct tgpt_capture *capture);
 
 /**
  * Opens the quantizer of a bundle.

@@ -19,9 +19,9 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Name of every thread that the library starts, or its beginning; a panic there travels to the guarded call that waits
+/// How the name of every thread begins that the library starts (`engine::native`); a panic there travels to the guarded call that waits
 /// for it.
-const OWN_THREADS: &str = "trafficgpt";
+const OWN_THREADS: &str = "tgpt-";
 
 /// What a guarded call tells the guard while it runs.
 #[derive(Default)]
@@ -167,7 +167,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             // SAFETY: NULL is legal.
             assert_eq!(unsafe { guard(null_mut(), |_| bug()) }, TGPT_E_PANIC);
-            let ours = std::thread::Builder::new().name("trafficgpt-0".into()).spawn(|| panic!("in the pool")).unwrap();
+            let ours = std::thread::Builder::new().name("tgpt-0".into()).spawn(|| panic!("in the pool")).unwrap();
             assert!(ours.join().is_err());
             assert!(std::thread::spawn(|| panic!("of the host")).join().is_err());
             return;

@@ -8,6 +8,7 @@
 
 mod args;
 mod boundary;
+mod capture;
 mod classifier;
 mod config;
 mod context;

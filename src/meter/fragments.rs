@@ -55,10 +55,10 @@ impl Fragments {
     /// Remembers a first fragment, and appends those that waited for it to `overtook`, in their order.
     pub(super) fn first(&mut self, key: FragmentKey, ts_ns: u64, owner: Owner, overtook: &mut Vec<Waiting>) {
         while self.order.len() >= MAX_FIRSTS {
-            if let Some((oldest, number)) = self.order.pop_front() {
-                if self.firsts.get(&oldest).is_some_and(|first| first.number == number) {
-                    self.firsts.remove(&oldest);
-                }
+            if let Some((oldest, number)) = self.order.pop_front()
+                && self.firsts.get(&oldest).is_some_and(|first| first.number == number)
+            {
+                self.firsts.remove(&oldest);
             }
         }
         self.count += 1;

@@ -18,12 +18,21 @@ pub enum Draw {
     Cut = 2,
     /// Which token leads a sequence.
     Lead = 3,
+    /// How the times of a flow are shaken.
+    Jitter = 4,
 }
 
 impl Draw {
     fn stream(self, epoch: u64) -> u64 {
         // Far above the streams that weights are initialised from.
         (self as u64) << 56 | epoch
+    }
+
+    /// A sequence of draws for `flow` in `epoch`, under `seed`.
+    pub fn sequence(self, seed: u64, epoch: u64, flow: usize) -> Stream {
+        // Epochs take keys of their own, since the stream's number is the flow's.
+        let key = seed ^ epoch.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Stream::new(key, self.stream(flow as u64))
     }
 
     /// Uniform in [0, 1) for `flow` in `epoch`, under `seed`.

@@ -61,7 +61,9 @@ impl Source {
 /// Flows of one split, as tokens.
 #[derive(Clone, Debug, Default)]
 pub struct Flows {
-    /// Tokens of each flow's first packets; no flow is empty.
+    /// Each flow's first packets; no flow is empty.
+    pub packets: Rows<Packet>,
+    /// Their tokens.
     pub tokens: Rows<Token>,
     /// Whether the flow ended with the last of them.
     pub ended: Vec<bool>,
@@ -89,6 +91,7 @@ impl Flows {
     pub fn labelled(&self) -> Self {
         let mut out = Self::default();
         for (i, label) in self.labels.iter().enumerate().filter(|(_, l)| l.is_some()) {
+            out.packets.push(self.packets.row(i).iter().copied());
             out.tokens.push(self.tokens.row(i).iter().copied());
             out.ended.push(self.ended[i]);
             out.labels.push(*label);
@@ -114,6 +117,7 @@ pub struct Dataset {
 
 /// A flow on its way into the data set.
 struct Staged {
+    packets: Vec<Packet>,
     tokens: Vec<Token>,
     ended: bool,
     label: Option<String>,
@@ -169,6 +173,7 @@ impl Dataset {
                 Some(Split::Train) => &mut self.train,
                 _ => continue,
             };
+            part.packets.push(flow.packets.iter().copied());
             part.tokens.push(flow.tokens.iter().copied());
             part.ended.push(flow.ended);
             part.labels.push(flow.label.as_deref().and_then(|l| ids.get(l).copied()));
@@ -204,6 +209,7 @@ impl Staged {
             group: row.group,
             split: row.split,
             fingerprint: (kept.len() >= COPY_PACKETS).then(|| fingerprint(kept)),
+            packets: kept.to_vec(),
             tokens,
         })
     }

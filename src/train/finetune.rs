@@ -7,6 +7,7 @@
 use crate::error::Result;
 use crate::gpt2::{self, Dropout, Tape};
 use crate::head::Linear;
+use crate::quantizer::Quantizer;
 use crate::random::Stream;
 use crate::tokens::{Token, Vocabulary};
 use crate::train::batch::{Batch, Draw, Plan};
@@ -14,6 +15,7 @@ use crate::train::calibrate;
 use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
 use crate::train::head_loss::{self, Objective};
+use crate::train::jitter::Jitter;
 use crate::train::metrics::Confusion;
 use crate::train::settings::{ClassWeights, Finetune};
 use crate::train::trainer::{At, StepLoss, Task, Validation};
@@ -30,6 +32,7 @@ pub struct Classification<'a> {
     objective: Objective,
     costs: Vec<usize>,
     class_tokens: Vec<Option<Token>>,
+    jitter: Jitter<'a>,
     /// Embeddings of the training and the validation flows, of a network that stays as it is.
     frozen: Option<[Vec<f32>; 2]>,
     scratch: Scratch,
@@ -72,8 +75,13 @@ fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f
 }
 
 impl<'a> Classification<'a> {
-    /// The task on `data`, all of whose flows have labels.
-    pub fn new(data: &'a Dataset, vocabulary: &'a Vocabulary, settings: &'a Finetune) -> Self {
+    /// The task on `data`, read through `quantizer`, all of whose flows have labels.
+    pub fn new(
+        data: &'a Dataset,
+        quantizer: &'a Quantizer,
+        vocabulary: &'a Vocabulary,
+        settings: &'a Finetune,
+    ) -> Self {
         let n_labels = data.labels.len();
         let label_weights = label_weights(&data.train, n_labels, settings.class_weights);
         let objective = Objective { label_weights, smoothing: settings.label_smoothing as f32 };
@@ -85,6 +93,7 @@ impl<'a> Classification<'a> {
             objective,
             costs: data.train.costs(),
             class_tokens,
+            jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.seed),
             frozen: None,
             scratch: Scratch::default(),
         };
@@ -223,12 +232,14 @@ impl Task for Classification<'_> {
         let mut batch = std::mem::take(&mut self.scratch.batch);
         batch.clear();
         for &flow in flows {
-            let (packets, n) = (train.tokens.row(flow), self.cut(flow, at.epoch));
+            let n = self.cut(flow, at.epoch);
+            let packets = self.jitter.tokens(train, flow, at.epoch)?;
             batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
         }
         for &flow in flows {
             if let Some(class) = self.class_led(flow) {
-                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
+                let packets = self.jitter.tokens(train, flow, at.epoch)?;
+                batch.push(self.vocabulary, class, packets, train.ended[flow]);
             }
         }
         self.scratch.batch = batch;

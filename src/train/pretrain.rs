@@ -2,10 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::gpt2::{self, Config, Tape, Weights};
+use crate::quantizer::Quantizer;
 use crate::tokens::{Token, Vocabulary};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
+use crate::train::jitter::Jitter;
 use crate::train::settings::Pretrain;
 use crate::train::trainer::{At, StepLoss, Task, Validation};
 use serde_json::{Map, json};
@@ -18,6 +20,7 @@ pub struct LanguageModel<'a> {
     costs: Vec<usize>,
     /// The token of each label that has one.
     class_tokens: Vec<Option<Token>>,
+    jitter: Jitter<'a>,
     batch: Batch,
     tape: Tape,
 }
@@ -46,11 +49,17 @@ pub fn model(config: &Config, settings: &Pretrain) -> Result<Model> {
 }
 
 impl<'a> LanguageModel<'a> {
-    /// The task on `data`, whose labels are those that `vocabulary` was made for.
-    pub fn new(data: &'a Dataset, vocabulary: &'a Vocabulary, settings: &'a Pretrain) -> Self {
+    /// The task on `data`, read through `quantizer`, whose labels are those that `vocabulary` was made for.
+    pub fn new(
+        data: &'a Dataset,
+        quantizer: &'a Quantizer,
+        vocabulary: &'a Vocabulary,
+        settings: &'a Pretrain,
+    ) -> Self {
+        let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.seed);
         let class_tokens = data.labels.iter().map(|label| vocabulary.class(label)).collect();
         let (costs, batch, tape) = (data.train.costs(), Batch::default(), Tape::new());
-        Self { data, vocabulary, settings, costs, class_tokens, batch, tape }
+        Self { data, vocabulary, settings, costs, class_tokens, jitter, batch, tape }
     }
 
     /// The token of the flow's class, if it has one.
@@ -75,7 +84,9 @@ impl Task for LanguageModel<'_> {
         batch.clear();
         for &flow in flows {
             let train = &self.data.train;
-            batch.push(self.vocabulary, self.lead(flow, at.epoch), train.tokens.row(flow), train.ended[flow]);
+            let lead = self.lead(flow, at.epoch);
+            let packets = self.jitter.tokens(train, flow, at.epoch)?;
+            batch.push(self.vocabulary, lead, packets, train.ended[flow]);
         }
         let run = &self.settings.run;
         let dropout = run.dropout(at.step);

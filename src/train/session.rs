@@ -94,7 +94,7 @@ impl Session<'_> {
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, settings)?;
         let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
         let mut directory = self.create("pretrain", settings, data, &flows, &origin, Vec::new())?;
-        let mut task = LanguageModel::new(&flows, &origin.vocabulary, settings);
+        let mut task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
         self.train(&mut directory, &settings.run, &mut task, origin.model, false, None)
     }
 
@@ -109,7 +109,7 @@ impl Session<'_> {
         let d = origin.model.weights.config().n_embd;
         origin.model.head = Some(finetune::head(flows.labels.len(), d, settings.run.seed));
         let mut directory = self.create("finetune", settings, data, &flows, &origin, flows.labels.clone())?;
-        let mut task = Classification::new(&flows, &origin.vocabulary, settings);
+        let mut task = Classification::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
         self.classify(&mut directory, settings, &mut task, origin.model, None)
     }
 
@@ -133,7 +133,7 @@ impl Session<'_> {
                 record.check_data(&flows)?;
                 let model = pretrain::model(&record.model, &settings)?;
                 directory.set_config(&with_data(&settings, &data)?)?;
-                let mut task = LanguageModel::new(&flows, &record.vocabulary, &settings);
+                let mut task = LanguageModel::new(&flows, &quantizer, &record.vocabulary, &settings);
                 self.train(&mut directory, &settings.run, &mut task, model, false, checkpoint)
             }
             _ => {
@@ -146,7 +146,7 @@ impl Session<'_> {
                     Error::invalid(format!("{}: the run has no checkpoint; begin it anew", self.output.display()))
                 })?;
                 directory.set_config(&with_data(&settings, &data)?)?;
-                let mut task = Classification::new(&flows, &record.vocabulary, &settings);
+                let mut task = Classification::new(&flows, &quantizer, &record.vocabulary, &settings);
                 self.classify(&mut directory, &settings, &mut task, checkpoint.model.clone(), Some(checkpoint))
             }
         }

@@ -37,6 +37,9 @@ pub struct Loop {
     pub weight_decay: f64,
     /// Probability that dropout zeroes a value.
     pub dropout: f64,
+    /// Standard deviation, in decades, by which a training flow's times are shaken anew in every epoch, once for the
+    /// whole flow and once for each packet: what is learnt then depends less on the delays of the captures; 0: not.
+    pub time_jitter: f64,
     /// Largest global norm of the gradients; 0: unlimited.
     pub clip: f64,
     /// Seed of every draw.
@@ -67,6 +70,7 @@ impl Default for Loop {
             plateau_patience: 2,
             weight_decay: 0.01,
             dropout: 0.1,
+            time_jitter: 0.0,
             clip: 1.0,
             seed: 0,
             patience: 0,
@@ -217,6 +221,7 @@ impl Loop {
         range("lr", self.lr, 0.0, 10.0)?;
         range("weight_decay", self.weight_decay, 0.0, 10.0)?;
         range("dropout", self.dropout, 0.0, 0.9)?;
+        range("time_jitter", self.time_jitter, 0.0, 10.0)?;
         range("clip", self.clip, 0.0, 1e6)
     }
 }

@@ -38,7 +38,7 @@ struct FitArgs {
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// How packets become points: log1p-us or log10-ms.
+    /// How packets become points: log1p-us, log1p-us-fine or log10-ms.
     #[arg(long, default_value = "log1p-us")]
     scaler: Scaler,
     /// Seed of the first centroids.

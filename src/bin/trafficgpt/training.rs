@@ -72,6 +72,9 @@ pub struct LoopArgs {
     /// Probability of dropout.
     #[arg(long)]
     dropout: Option<f64>,
+    /// Decades by which a flow's times are shaken in every epoch; 0: not.
+    #[arg(long)]
+    time_jitter: Option<f64>,
     /// Largest norm of the gradients; 0: unlimited.
     #[arg(long)]
     clip: Option<f64>,

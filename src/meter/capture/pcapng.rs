@@ -237,7 +237,7 @@ impl PcapNg {
 
 /// Bytes between a block's framing.
 fn body_len(len: u32) -> std::result::Result<u32, Stop> {
-    if len % 4 != 0 || !(FRAMING..=MAX_RECORD).contains(&len) {
+    if !len.is_multiple_of(4) || !(FRAMING..=MAX_RECORD).contains(&len) {
         return Err(Stop::Damaged(format!("a block of {len} bytes")));
     }
     Ok(len - FRAMING)

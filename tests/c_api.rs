@@ -1,0 +1,183 @@
+//! The library as a C program sees it: programs of tests/c, compiled against the header, run against the shared library
+//! of this build.
+#![cfg(feature = "train")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+mod common;
+#[path = "c/harness.rs"]
+mod harness;
+
+use harness::{Bench, root_file, run};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use trafficgpt::classifier::Classifier;
+use trafficgpt::config::Settings;
+use trafficgpt::context::Context;
+use trafficgpt::generator::Generator;
+use trafficgpt::meter;
+use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::sampling::Sampling;
+use trafficgpt::worker::Worker;
+
+/// The flows of `fill` in tests/c/check.h.
+fn flows() -> Rows<Packet> {
+    let packet = |flow: i32, i: i32| {
+        let bytes = 40 + (flow * 31 + i * 17) % 1460;
+        let ipt_us = if i == 0 { 0.0 } else { 0.25 * ((flow * 13 + i * 1013) % 1000 << ((flow + i) % 12)) as f32 };
+        Packet { size: if i * (i + flow) % 5 > 1 { -bytes } else { bytes }, ipt_us }
+    };
+    (0..70).map(|flow| (0..1 + flow * 7 % 21).map(move |i| packet(flow, i))).collect()
+}
+
+fn print_flow(out: &mut String, packets: &[Packet]) {
+    for packet in packets {
+        write!(out, " {}:{:08x}", packet.size, packet.ipt_us.to_bits()).unwrap();
+    }
+    out.push('\n');
+}
+
+/// What tests/c/happy.c must print, from the Rust API.
+fn expected(bench: &Bench) -> String {
+    let mut settings = Settings::default();
+    settings.set("engine", "native").unwrap();
+    let (context, path) = (Context::new(settings.clone()), bench.bundle());
+    let path = Path::new(&path);
+    let (mut worker, flows) = (Worker::new(), flows());
+    let (flows, mut out) = (flows.as_ragged(), String::new());
+
+    let quantizer = trafficgpt::bundle::Bundle::open(path).unwrap().quantizer;
+    let mut tokens = vec![0; flows.total()];
+    let mut back = vec![Packet { size: 0, ipt_us: 0.0 }; flows.total()];
+    quantizer.encode(flows.values(), &mut tokens).unwrap();
+    quantizer.decode(&tokens, &mut back).unwrap();
+    writeln!(out, "quantizer {}", quantizer.n_tokens()).unwrap();
+    tokens.iter().for_each(|token| write!(out, " {token}").unwrap());
+    out.push('\n');
+    print_flow(&mut out, &back);
+
+    let classifier = Classifier::open(&context, path).unwrap();
+    let (n, dim) = (classifier.labels().len(), classifier.embedding_dim());
+    writeln!(out, "classifier {} {dim}\n {}", classifier.engine(), classifier.labels().join(" ")).unwrap();
+    let (mut labels, mut scores, mut embeddings) =
+        (vec![0; flows.len()], vec![0.0; flows.len() * n], vec![0.0; flows.len() * dim]);
+    classifier.classify(&mut worker, flows, &mut labels, Some(&mut scores)).unwrap();
+    classifier.embed(&mut worker, flows, &mut embeddings).unwrap();
+    for (i, label) in labels.iter().enumerate() {
+        write!(out, " {label}").unwrap();
+        for value in scores[i * n..][..n].iter().chain(&embeddings[i * dim..][..dim]) {
+            write!(out, " {:08x}", value.to_bits()).unwrap();
+        }
+        out.push('\n');
+    }
+    // A classifier that says one thing of everything would hide rows that are mixed up.
+    let mut rows: Vec<Vec<u32>> = scores.chunks(n).map(|row| row.iter().map(|s| s.to_bits()).collect()).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    assert!(rows.len() > flows.len() / 2, "only {} of {} flows differ in their scores", rows.len(), flows.len());
+
+    let generator = Generator::open(&context, path).unwrap();
+    writeln!(out, "generator {} {}", generator.engine(), generator.max_packets()).unwrap();
+    writeln!(out, " {}", generator.classes().join(" ")).unwrap();
+    let sampling = Sampling { seed: 7, class: Some(1), max_packets: 12, ..Sampling::default() };
+    let mut generated = Rows::new();
+    generator.generate(&mut worker, &sampling, 9, &mut generated).unwrap();
+    generated.as_ragged().rows().for_each(|row| print_flow(&mut out, row));
+
+    let mut metered = Vec::new();
+    let mut keep = |flow| {
+        metered.push(flow);
+        Ok(())
+    };
+    let summary = meter::meter_file(Path::new(&bench.capture()), &settings.meter, &mut keep).unwrap();
+    writeln!(out, "capture {} {}", metered.len(), summary.warning.as_deref().unwrap_or("whole")).unwrap();
+    assert!(summary.warning.is_some() && metered.len() == 2, "the test capture has two flows and is cut");
+    for flow in &metered {
+        let key = &flow.key;
+        let version = if key.client.is_ipv4() { 4 } else { 6 };
+        let times = format!("{} {} {}", flow.start_ns, flow.end_ns, flow.n_packets);
+        write!(out, " {times} {} {} {} {version} ", key.client_port, key.server_port, key.protocol).unwrap();
+        for address in [key.client, key.server] {
+            let octets = match address {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                IpAddr::V6(v6) => v6.octets(),
+            };
+            octets.iter().for_each(|octet| write!(out, "{octet:02x}").unwrap());
+            if address == key.client {
+                out.push(' ');
+            }
+        }
+        print_flow(&mut out, &flow.packets);
+    }
+    out
+}
+
+#[test]
+fn every_call_gives_what_the_rust_api_gives() {
+    let bench = Bench::new();
+    let expected = expected(&bench);
+    for language in ["c", "c++"] {
+        let got = run(&bench.compile("tests/c/happy.c", language), &[&bench.bundle(), &bench.capture()]);
+        assert!(got == expected, "as {language}:\n{got}\nexpected:\n{expected}");
+    }
+}
+
+#[test]
+fn every_bad_argument_is_refused() {
+    let bench = Bench::new();
+    let arguments = [&*bench.bundle(), &bench.capture(), &root_file("Cargo.toml")];
+    assert_eq!(run(&bench.compile("tests/c/arg_checks.c", "c"), &arguments), "");
+}
+
+#[test]
+fn handles_may_be_freed_in_any_order() {
+    let bench = Bench::new();
+    assert_eq!(run(&bench.compile("tests/c/lifecycle.c", "c"), &[&bench.bundle()]), "");
+}
+
+#[test]
+fn threads_share_a_model_and_not_a_worker() {
+    let bench = Bench::new();
+    assert_eq!(run(&bench.compile("tests/c/threads.c", "c"), &[&bench.bundle()]), "");
+}
+
+#[test]
+fn a_named_engine_without_its_runtime_is_refused() {
+    let bench = Bench::new();
+    let missing = harness::text(&bench.path().join("no-such-libonnxruntime.so"));
+    assert_eq!(run(&bench.compile("tests/c/no_runtime.c", "c"), &[&bench.bundle(), &missing]), "");
+}
+
+#[test]
+fn the_library_can_be_unloaded_while_its_threads_live() {
+    let bench = Bench::new();
+    let library = harness::text(&harness::library());
+    assert_eq!(run(&bench.compile("tests/c/unload.c", "c"), &[&bench.bundle(), &library]), "");
+}
+
+/// Invalid reads and writes, use of memory that was never set, and leaks, in the library as in the programs.
+#[test]
+fn valgrind_finds_nothing() {
+    if !harness::installed("valgrind", "--version") {
+        return harness::skip("valgrind is not installed");
+    }
+    let bench = Bench::new();
+    let (bundle, capture, no_bundle) = (bench.bundle(), bench.capture(), root_file("Cargo.toml"));
+    let programs: [(&str, &[&str]); 3] = [
+        ("tests/c/happy.c", &[&bundle, &capture]),
+        ("tests/c/arg_checks.c", &[&bundle, &capture, &no_bundle]),
+        ("tests/c/lifecycle.c", &[&bundle]),
+    ];
+    for (source, arguments) in programs {
+        let output = Command::new("valgrind")
+            .args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"])
+            .arg("--show-leak-kinds=definite")
+            .arg(bench.compile(source, "c"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let (stdout, stderr) = harness::texts(&output);
+        assert!(output.status.success() && stderr.is_empty(), "{source}: {}\n{stdout}{stderr}", output.status);
+    }
+}
