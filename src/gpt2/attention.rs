@@ -106,7 +106,10 @@ pub(super) fn attention(
     scratch: &mut Scratch,
 ) {
     for head in 0..heads.n_head {
-        vectorised(|| attention_head(heads, head, qkv, out, lse, dropout, scratch));
+        vectorised(
+            #[inline(always)]
+            || attention_head(heads, head, qkv, out, lse, dropout, scratch),
+        );
     }
 }
 
@@ -139,7 +142,9 @@ fn attention_head(
             let row = &mut s[r * p.keys..r * p.keys + keys];
             let (seen, unseen) = row.split_at_mut(i + r + 1);
             let top = max(seen);
-            seen.iter_mut().for_each(|x| *x = exp(*x - top));
+            for x in seen.iter_mut() {
+                *x = exp(*x - top);
+            }
             let sum = sum_by(seen.len(), |j| seen[j]);
             unseen.fill(0.0);
             scale[r] = 1.0 / sum;
@@ -175,7 +180,10 @@ pub(super) fn attention_backward(
     scratch: &mut Scratch,
 ) {
     for head in 0..heads.n_head {
-        vectorised(|| attention_head_backward(heads, head, qkv, out, lse, d_out, d_qkv, dropout, scratch));
+        vectorised(
+            #[inline(always)]
+            || attention_head_backward(heads, head, qkv, out, lse, d_out, d_qkv, dropout, scratch),
+        );
     }
 }
 

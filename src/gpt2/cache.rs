@@ -65,7 +65,10 @@ impl Slot {
                 row[at] = *k;
             }
             values[at * layout.width..at * layout.width + dim].copy_from_slice(part(2));
-            vectorised(|| attend_head(layout, at + 1, part(0), keys, values, scores, out));
+            vectorised(
+                #[inline(always)]
+                || attend_head(layout, at + 1, part(0), keys, values, scores, out),
+            );
         }
     }
 }
@@ -87,7 +90,9 @@ fn attend_head(
     let scores = &mut scores[..n];
     let scale = 1.0 / (layout.head_dim as f32).sqrt();
     let top = max(scores);
-    scores.iter_mut().for_each(|s| *s = exp((*s - top) * scale));
+    for s in scores.iter_mut() {
+        *s = exp((*s - top) * scale);
+    }
     let sum = sum_by(n, |i| scores[i]);
     rows_product::<1>(scores, n, values, layout.width, n, layout.width, sums, layout.width);
     out.iter_mut().zip(sums).for_each(|(out, s)| *out = *s / sum);

@@ -115,7 +115,10 @@ fn waves(
                 let n = rows.len();
                 multiply(logits, Mat::new(hidden, n, d), head.t());
                 for ((logits, nll), &row) in logits.chunks_exact_mut(v).zip(nll).zip(rows) {
-                    *nll = vectorised(|| cross_entropy(logits, targets[row as usize] as usize, scale));
+                    *nll = vectorised(
+                        #[inline(always)]
+                        || cross_entropy(logits, targets[row as usize] as usize, scale),
+                    );
                 }
                 if scale.is_some() {
                     multiply(d_hidden, Mat::new(logits, n, v), head);
@@ -141,7 +144,9 @@ fn waves(
 fn cross_entropy(logits: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
     let top = max(logits);
     let of_target = logits[target] - top;
-    logits.iter_mut().for_each(|x| *x = exp(*x - top));
+    for x in logits.iter_mut() {
+        *x = exp(*x - top);
+    }
     let sum = sum_by(logits.len(), |i| logits[i]);
     if let Some(scale) = scale {
         let factor = scale / sum;

@@ -27,11 +27,14 @@ pub(super) struct RowDropout<'a> {
 /// `h = norm(x)` for rows of `x`; `stats` gets a row's mean and rstd, if given.
 pub(super) fn norm(norm: Norm<'_>, x: &[f32], h: &mut [f32], stats: &mut [Stats]) {
     let d = norm.weight.len();
-    vectorised(|| {
-        for ((x, h), stats) in x.chunks_exact(d).zip(h.chunks_exact_mut(d)).zip(stats) {
-            *stats = norm_row(norm, x, h);
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for ((x, h), stats) in x.chunks_exact(d).zip(h.chunks_exact_mut(d)).zip(stats) {
+                *stats = norm_row(norm, x, h);
+            }
+        },
+    );
 }
 
 /// `next = x + dropout(y + bias)`, `h = norm(next)`: the end of each half of a block and the beginning of the next.
@@ -49,22 +52,26 @@ pub(super) fn residual_norm(
     stats: &mut [Stats],
 ) {
     let d = n.weight.len();
-    vectorised(|| {
-        let rows = x.chunks_exact(d).zip(y.chunks_exact(d)).zip(next.chunks_exact_mut(d)).zip(h.chunks_exact_mut(d));
-        for (r, ((((x, y), next), h), stats)) in rows.zip(stats).enumerate() {
-            if let Some(RowDropout { masks, site, first_row }) = dropout {
-                masks.fill(site, first_row + r, mask);
-                for ((((next, x), y), b), m) in next.iter_mut().zip(x).zip(y).zip(bias).zip(mask.iter()) {
-                    *next = fma(*y + *b, *m, *x);
+    vectorised(
+        #[inline(always)]
+        || {
+            let rows =
+                x.chunks_exact(d).zip(y.chunks_exact(d)).zip(next.chunks_exact_mut(d)).zip(h.chunks_exact_mut(d));
+            for (r, ((((x, y), next), h), stats)) in rows.zip(stats).enumerate() {
+                if let Some(RowDropout { masks, site, first_row }) = dropout {
+                    masks.fill(site, first_row + r, mask);
+                    for ((((next, x), y), b), m) in next.iter_mut().zip(x).zip(y).zip(bias).zip(mask.iter()) {
+                        *next = fma(*y + *b, *m, *x);
+                    }
+                } else {
+                    for (((next, x), y), b) in next.iter_mut().zip(x).zip(y).zip(bias) {
+                        *next = *x + (*y + *b);
+                    }
                 }
-            } else {
-                for (((next, x), y), b) in next.iter_mut().zip(x).zip(y).zip(bias) {
-                    *next = *x + (*y + *b);
-                }
+                *stats = norm_row(n, next, h);
             }
-            *stats = norm_row(n, next, h);
-        }
-    });
+        },
+    );
 }
 
 #[inline(always)]
@@ -92,21 +99,24 @@ pub(super) fn norm_backward(
     d_bias: &mut [f32],
 ) {
     let d = norm.weight.len();
-    vectorised(|| {
-        let rows = x.chunks_exact(d).zip(dh.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(h.chunks_exact_mut(d));
-        for ((((x, dh), dx), h), &[mean, rstd]) in rows.zip(stats) {
-            let (w, b) = (&norm.weight[..d], &norm.bias[..d]);
-            let mean_g = sum_by(d, |i| dh[i] * w[i]) / d as f32;
-            let mean_gx = sum_by(d, |i| dh[i] * w[i] * ((x[i] - mean) * rstd)) / d as f32;
-            for i in 0..d {
-                let x = (x[i] - mean) * rstd;
-                h[i] = fma(x, w[i], b[i]);
-                d_weight[i] = fma(dh[i], x, d_weight[i]);
-                d_bias[i] += dh[i];
-                dx[i] = fma(rstd, fma(-x, mean_gx, fma(dh[i], w[i], -mean_g)), dx[i]);
+    vectorised(
+        #[inline(always)]
+        || {
+            let rows = x.chunks_exact(d).zip(dh.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(h.chunks_exact_mut(d));
+            for ((((x, dh), dx), h), &[mean, rstd]) in rows.zip(stats) {
+                let (w, b) = (&norm.weight[..d], &norm.bias[..d]);
+                let mean_g = sum_by(d, |i| dh[i] * w[i]) / d as f32;
+                let mean_gx = sum_by(d, |i| dh[i] * w[i] * ((x[i] - mean) * rstd)) / d as f32;
+                for i in 0..d {
+                    let x = (x[i] - mean) * rstd;
+                    h[i] = fma(x, w[i], b[i]);
+                    d_weight[i] = fma(dh[i], x, d_weight[i]);
+                    d_bias[i] += dh[i];
+                    dx[i] = fma(rstd, fma(-x, mean_gx, fma(dh[i], w[i], -mean_g)), dx[i]);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Backward of the residual sum's branch: `dy = dropout(d_next)` and `d_bias += dy` over rows.
@@ -118,20 +128,23 @@ pub(super) fn residual_backward(
     d_bias: &mut [f32],
 ) {
     let d = d_bias.len();
-    vectorised(|| {
-        for (r, (d_next, dy)) in d_next.chunks_exact(d).zip(dy.chunks_exact_mut(d)).enumerate() {
-            if let Some(RowDropout { masks, site, first_row }) = dropout {
-                masks.fill(site, first_row + r, mask);
-                for (((dy, g), m), db) in dy.iter_mut().zip(d_next).zip(mask.iter()).zip(d_bias.iter_mut()) {
-                    *dy = *g * *m;
-                    *db += *dy;
-                }
-            } else {
-                for ((dy, g), db) in dy.iter_mut().zip(d_next).zip(d_bias.iter_mut()) {
-                    *dy = *g;
-                    *db += *g;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (r, (d_next, dy)) in d_next.chunks_exact(d).zip(dy.chunks_exact_mut(d)).enumerate() {
+                if let Some(RowDropout { masks, site, first_row }) = dropout {
+                    masks.fill(site, first_row + r, mask);
+                    for (((dy, g), m), db) in dy.iter_mut().zip(d_next).zip(mask.iter()).zip(d_bias.iter_mut()) {
+                        *dy = *g * *m;
+                        *db += *dy;
+                    }
+                } else {
+                    for ((dy, g), db) in dy.iter_mut().zip(d_next).zip(d_bias.iter_mut()) {
+                        *dy = *g;
+                        *db += *g;
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }

@@ -108,14 +108,20 @@ mod tests {
         let a: Vec<f32> = (0..ROWS * k).map(|i| (i % 5) as f32 - 2.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 11) as f32 - 5.0).collect();
         let mut c = vec![9.0; ROWS * n];
-        vectorised(|| rows_product::<ROWS>(&a, k, &b, n, k, n, &mut c, n));
+        vectorised(
+            #[inline(always)]
+            || rows_product::<ROWS>(&a, k, &b, n, k, n, &mut c, n),
+        );
         for r in 0..ROWS {
             for j in 0..n {
                 assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
             }
         }
         let mut outer = vec![1.0; k * n];
-        vectorised(|| rows_outer(&a, k, &c, n, k, n, &mut outer, n));
+        vectorised(
+            #[inline(always)]
+            || rows_outer(&a, k, &c, n, k, n, &mut outer, n),
+        );
         for l in 0..k {
             for j in 0..n {
                 assert_eq!(outer[l * n + j], 1.0 + (0..ROWS).map(|r| a[r * k + l] * c[r * n + j]).sum::<f32>());

@@ -54,6 +54,13 @@ pub struct Table {
     n_packets: usize,
 }
 
+impl From<Vec<Row>> for Table {
+    fn from(rows: Vec<Row>) -> Self {
+        let n_packets = rows.iter().map(|row| row.packets.len()).sum();
+        Self { rows, warnings: Vec::new(), n_packets }
+    }
+}
+
 impl Table {
     /// Reads a Parquet or CSV file, or every `*.parquet` and `*.csv` file of a directory in order of name. An error
     /// names file, row, column and reason.
