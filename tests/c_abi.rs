@@ -57,3 +57,24 @@ fn the_soname_is_the_abi_and_the_library_stays_mapped() {
         assert!(known.iter().any(|name| needed.contains(name)), "{needed}");
     }
 }
+
+/// The static library needs what trafficgpt.pc lists as `Libs.private`, and no more.
+#[test]
+fn the_static_library_links_by_its_pkg_config_file() {
+    let bench = Bench::new();
+    let template = std::fs::read_to_string(harness::root().join("trafficgpt.pc.in")).unwrap();
+    let private = template.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
+    let program = bench.path().join("static");
+    let output = Command::new("cc")
+        .arg("-I")
+        .arg(harness::root().join("include"))
+        .arg(harness::root().join("tests/abi/layout.c"))
+        .arg(harness::library().with_extension("a"))
+        .args(private.split_whitespace())
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    harness::run(&program, &[]);
+}

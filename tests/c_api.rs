@@ -156,6 +156,83 @@ fn the_library_can_be_unloaded_while_its_threads_live() {
     assert_eq!(run(&bench.compile("tests/c/unload.c", "c"), &[&bench.bundle(), &library]), "");
 }
 
+/// What `program` prints and its exit code.
+fn outcome(program: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let (stdout, stderr) = harness::texts(&output);
+    (output.status.code().unwrap(), stdout, stderr)
+}
+
+#[test]
+fn the_classify_example_prints_every_flow() {
+    let bench = Bench::new();
+    let (bundle, capture) = (bench.bundle(), bench.capture());
+    let program = bench.compile("examples/c/classify.c", "c");
+    let (code, stdout, stderr) = outcome(&program, &["--engine", "native", &bundle, &capture]);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!((code, lines.len()), (0, 4), "{stdout}{stderr}");
+    assert!(lines[0].starts_with("flow (client -> server)") && lines[3].starts_with("2 flows"), "{stdout}");
+    let found = |start: &str, packets: &str| lines.iter().any(|l| l.starts_with(start) && l.ends_with(packets));
+    assert!(found("10.0.0.1:4000 -> 10.0.0.2:53/udp ", " 2"), "{stdout}");
+    assert!(found("[2001:db8::1]:50000 -> [2001:db8::2]:443/tcp ", " 4"), "{stdout}");
+    // The capture is cut, which the user should know.
+    assert!(stderr.starts_with("classify: ") && stderr.contains("two-flows.pcap"), "{stderr}");
+
+    let (code, stdout, _) = outcome(&program, &["--help"]);
+    assert!(code == 0 && stdout.starts_with("usage: classify"), "{stdout}");
+    let none = root_file("Cargo.toml");
+    for (arguments, says) in [
+        (&[][..], "needed"),
+        (&["--limit"], "--limit"),
+        (&["--limit", "x", &bundle, &capture], "--limit"),
+        (&["--no-such", "x"], "--no-such"),
+        (&[&bundle, &capture, "more"], "more"),
+        (&["--engine", "gpu", &bundle, &capture], "engine"),
+        (&["no/such", &capture], "no/such"),
+        (&["--engine", "native", &bundle, &none], "Cargo.toml"),
+    ] {
+        let (code, stdout, stderr) = outcome(&program, arguments);
+        assert!(code == 2 && stdout.is_empty() && stderr.contains(says), "{arguments:?}: {code}\n{stdout}{stderr}");
+    }
+}
+
+#[test]
+fn the_generate_example_writes_the_flows_of_its_seed() {
+    let bench = Bench::new();
+    let (bundle, out) = (bench.bundle(), harness::text(&bench.path().join("flows.csv")));
+    let program = bench.compile("examples/c/generate.c", "c");
+    let generate = |seed: &str| {
+        let arguments = ["--engine", "native", "--class", "dns", "-n", "20", "--seed", seed, &bundle, &out];
+        let said = run(&program, &arguments);
+        assert!(said.contains("20 flows") && said.contains("dns from seed"), "{said}");
+        std::fs::read_to_string(&out).unwrap()
+    };
+    let (first, other, again) = (generate("1"), generate("2"), generate("1"));
+    assert!(first == again && first != other);
+    let rows: Vec<&str> = first.lines().collect();
+    assert_eq!(rows[0], "flow,packet,size,ipt_us");
+    assert!(rows[1].starts_with("0,0,") && rows[1].ends_with(",0"), "{}", rows[1]);
+    assert!(rows.last().unwrap().starts_with("19,"), "{:?}", rows.last());
+
+    let (code, stdout, _) = outcome(&program, &["--help"]);
+    assert!(code == 0 && stdout.starts_with("usage: generate"), "{stdout}");
+    let nowhere = harness::text(&bench.path().join("no/such/flows.csv"));
+    for (arguments, says) in [
+        (&[&*bundle][..], "needed"),
+        (&["-n", "-3", &bundle, &out], "-n"),
+        (&["--seed", "1x", &bundle, &out], "--seed"),
+        (&["--class", "no-such", &bundle, &out], "dns"),
+        (&["-n", "99999999", &bundle, &out], "99999999"),
+        (&["no/such", &out], "no/such"),
+        (&["--engine", "native", &bundle, &nowhere], "No such file"),
+    ] {
+        let (code, stdout, stderr) = outcome(&program, arguments);
+        assert!(code == 2 && stdout.is_empty() && stderr.contains(says), "{arguments:?}: {code}\n{stdout}{stderr}");
+    }
+    let left: Vec<_> = std::fs::read_dir(bench.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
 /// Invalid reads and writes, use of memory that was never set, and leaks, in the library as in the programs.
 #[test]
 fn valgrind_finds_nothing() {

@@ -9,12 +9,22 @@ mod harness;
 use harness::{Bench, root, texts};
 use std::process::Command;
 
+/// Major and minor version of the Go that is installed.
+fn go_version() -> Vec<u32> {
+    let (stdout, _) = texts(&Command::new("go").arg("version").output().unwrap());
+    let version = stdout.split_whitespace().find_map(|word| word.strip_prefix("go1.").map(|rest| format!("1.{rest}")));
+    version.unwrap_or_default().split('.').take(2).filter_map(|number| number.parse().ok()).collect()
+}
+
 #[test]
 fn the_go_binding_passes_its_tests() {
     for (program, version) in [("go", "version"), ("pkg-config", "--version")] {
         if !harness::installed(program, version) {
             return harness::skip(&format!("{program} is not installed: the Go binding"));
         }
+    }
+    if go_version() < vec![1, 24] {
+        return harness::skip("the go that is installed is older than 1.24: the Go binding");
     }
     let (bench, library) = (Bench::new(), harness::installed_library());
     let go = |directory: &str, program: &str, arguments: &[&str]| {

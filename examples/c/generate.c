@@ -12,6 +12,9 @@
 /* Exit codes, as of the trafficgpt command: 2 for what the user can mend. */
 enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
+/* Of one run, which holds all flows in memory: up to 1 KB each. */
+#define MAX_FLOWS 1000000u
+
 static const char usage[] =
     "usage: generate [--class NAME] [-n FLOWS] [--seed SEED] [--engine auto|native|onnx] [--onnx-library FILE]\n"
     "                BUNDLE OUT.csv\n"
@@ -20,7 +23,7 @@ static const char usage[] =
     "packet before). The same seed gives the same flows.\n"
     "\n"
     "  --class NAME         the class of the flows (default: flows of any kind)\n"
-    "  -n FLOWS             how many (default: 100)\n"
+    "  -n FLOWS             how many (default: 100, at most 1000000)\n"
     "  --seed SEED          where the draws come from (default: 0)\n"
     "  --engine NAME        who runs the network (default: auto)\n"
     "  --onnx-library FILE  where ONNX Runtime's shared library is (default: searched for)\n";
@@ -65,6 +68,10 @@ static int parse(int argc, char **argv, options *o) {
       o->onnx_library = value, ++i;
     } else if (strcmp(argument, "-n") == 0) {
       if (!number("-n", value, &o->n_flows)) return USAGE + 1;
+      if (o->n_flows > MAX_FLOWS) {
+        fprintf(stderr, "generate: -n is %s; it must be in 0..=%u\n", value, MAX_FLOWS);
+        return USAGE + 1;
+      }
       ++i;
     } else if (strcmp(argument, "--seed") == 0) {
       if (!number("--seed", value, &o->seed)) return USAGE + 1;
@@ -198,9 +205,9 @@ static int generate(const options *o, state *s) {
 
   /* The most that so many flows can have: one call is enough. */
   cap = n_flows * tgpt_generator_max_packets(s->generator);
-  s->packets = n_flows > SIZE_MAX / 4096 ? NULL : malloc((cap + 1) * sizeof *s->packets);
-  s->offsets = s->packets == NULL ? NULL : malloc((n_flows + 1) * sizeof *s->offsets);
-  if (s->offsets == NULL) {
+  s->packets = malloc((cap + 1) * sizeof *s->packets);
+  s->offsets = malloc((n_flows + 1) * sizeof *s->offsets);
+  if (s->packets == NULL || s->offsets == NULL) {
     fprintf(stderr, "generate: no memory for %llu flows\n", o->n_flows);
     return FAILED;
   }

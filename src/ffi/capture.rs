@@ -180,8 +180,8 @@ pub unsafe extern "C" fn tgpt_capture_flow(
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_warning(capture: *const tgpt_capture) -> *const c_char {
-    // SAFETY: the contract of the header.
     guard_value(ptr::null(), || {
+        // SAFETY: the contract of the header.
         let state = unsafe { handle::get(capture) }?;
         Ok(state.warning.as_deref().map_or(ptr::null(), |text| text.as_ptr()))
     })

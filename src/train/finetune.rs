@@ -282,3 +282,113 @@ impl Task for Classification<'_> {
         Ok(Validation { score: scores.macro_f1, loss, figures })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpt2::{Config, Weights};
+
+    fn flows(rows: &[(&[Token], u32)]) -> Flows {
+        let mut out = Flows::default();
+        for (tokens, label) in rows {
+            out.tokens.push(tokens.iter().copied());
+            out.ended.push(true);
+            out.labels.push(Some(*label));
+        }
+        out
+    }
+
+    fn data() -> Dataset {
+        let train = flows(&[(&[0, 1, 2], 0), (&[3, 3], 1), (&[4, 0, 1, 5], 1)]);
+        Dataset { val: train.clone(), train, labels: vec!["a".into(), "b".into()], ..Dataset::default() }
+    }
+
+    fn settings() -> Finetune {
+        let mut settings = Finetune { lm_weight: 0.7, label_smoothing: 0.1, ..Finetune::default() };
+        settings.run.dropout = 0.0;
+        settings
+    }
+
+    fn model(vocabulary: &Vocabulary) -> Model {
+        let weights = Weights::init(&Config::new(vocabulary.len(), 2, 8, 2), 3).unwrap();
+        let mut head = head(2, 8, 3);
+        head.weight.iter_mut().for_each(|w| *w *= 20.0);
+        Model { weights, head: Some(head) }
+    }
+
+    /// The slope of the loss along the gradient is the gradient's norm.
+    #[test]
+    fn gradients_are_those_of_the_loss() {
+        let (data, settings, vocabulary) = (data(), settings(), Vocabulary::new(6, ["a".to_string()]));
+        let mut task = Classification::new(&data, &vocabulary, &settings);
+        assert_eq!(task.costs(), [8, 3, 5], "the flow with a class token is read twice");
+        let model = model(&vocabulary);
+        let at = At { step: 0, epoch: 0 };
+        let mut grads = model.zeros_like().unwrap();
+        let found = task.step(&model, &[0, 1, 2], at, &mut grads).unwrap();
+        assert_eq!(found.tokens, 16);
+        let network: f64 = grads.weights.data().iter().map(|&g| f64::from(g).powi(2)).sum();
+        let of_head = grads.head.as_ref().unwrap();
+        let head: f64 = of_head.weight.iter().chain(&of_head.bias).map(|&g| f64::from(g).powi(2)).sum();
+        let norm = (network + head).sqrt();
+        let mut moved = |by: f64| {
+            let mut model = model.clone();
+            let scale = (by / norm) as f32;
+            model.weights.data_mut().iter_mut().zip(grads.weights.data()).for_each(|(w, g)| *w += scale * g);
+            let head = model.head.as_mut().unwrap();
+            head.weight.iter_mut().zip(&of_head.weight).for_each(|(w, g)| *w += scale * g);
+            head.bias.iter_mut().zip(&of_head.bias).for_each(|(w, g)| *w += scale * g);
+            let mut unused = model.zeros_like().unwrap();
+            task.step(&model, &[0, 1, 2], at, &mut unused).unwrap().loss
+        };
+        let slope = (moved(3e-4) - moved(-3e-4)) / 6e-4;
+        assert!((slope - norm).abs() < 2e-3 * norm, "slope {slope}, gradient {norm}");
+    }
+
+    #[test]
+    fn a_frozen_network_gives_the_same_figures() {
+        let (data, settings, vocabulary) = (data(), Finetune { freeze: true, ..settings() }, Vocabulary::new(6, []));
+        let model = model(&vocabulary);
+        let mut task = Classification::new(&data, &vocabulary, &settings);
+        let (running, _) = task.validation_logits(&model).unwrap();
+        task.freeze(&model).unwrap();
+        let (frozen, _) = task.validation_logits(&model).unwrap();
+        assert_eq!(running, frozen);
+        let mut grads = model.zeros_like().unwrap();
+        task.step(&model, &[2, 0], At { step: 0, epoch: 0 }, &mut grads).unwrap();
+        assert!(grads.weights.data().iter().all(|&g| g == 0.0));
+        assert!(grads.head.unwrap().weight.iter().any(|&g| g != 0.0));
+    }
+
+    #[test]
+    fn label_weights_average_to_one_over_the_flows() {
+        let flows = flows(&[(&[0], 0), (&[0], 0), (&[0], 0), (&[0], 0), (&[0], 1)]);
+        assert_eq!(label_weights(&flows, 2, ClassWeights::None), [1.0, 1.0]);
+        let balanced = label_weights(&flows, 2, ClassWeights::Balanced);
+        assert!((balanced[0] - 0.625).abs() < 1e-6 && (balanced[1] - 2.5).abs() < 1e-6, "{balanced:?}");
+        let sqrt = label_weights(&flows, 3, ClassWeights::Sqrt);
+        assert!((4.0 * sqrt[0] + sqrt[1] - 5.0).abs() < 1e-5 && (sqrt[1] / sqrt[0] - 2.0).abs() < 1e-5, "{sqrt:?}");
+    }
+
+    #[test]
+    fn cuts_keep_at_least_one_packet_and_as_many_flows_as_asked() {
+        let n = 2000;
+        let mut train = Flows::default();
+        for _ in 0..n {
+            train.tokens.push([0, 1, 2, 3]);
+            train.ended.push(true);
+            train.labels.push(Some(0));
+        }
+        let data = Dataset { train, labels: vec!["a".into()], ..Dataset::default() };
+        let (settings, vocabulary) = (Finetune { crop: 0.4, ..settings() }, Vocabulary::new(6, []));
+        let task = Classification::new(&data, &vocabulary, &settings);
+        let mut counts = [0; 5];
+        (0..n).for_each(|flow| counts[task.cut(flow, 3)] += 1);
+        assert_eq!(counts[0], 0);
+        assert!(counts[1..4].iter().all(|c| (140..260).contains(c)), "a tenth each: {counts:?}");
+        assert_ne!(
+            (0..n).map(|f| task.cut(f, 3)).collect::<Vec<_>>(),
+            (0..n).map(|f| task.cut(f, 4)).collect::<Vec<_>>()
+        );
+    }
+}
