@@ -1,18 +1,31 @@
 //! Vector instructions chosen at run time, and the few functions that the loops between matrix products share.
 //!
-//! The bodies are plain loops over fixed-width groups that the compiler vectorises; [`vectorised`] compiles each loop
-//! once per instruction set (AVX-512, AVX2 with FMA, baseline) and picks one at run time. Everything inside, the closure
-//! itself first of all, must be `#[inline(always)]`: what stays a function of its own is compiled for the baseline only,
-//! where [`fma`] is a call that costs a hundred times as much.
+//! The bodies are plain loops that the compiler vectorises; [`vectorised`] compiles each once per instruction set
+//! (AVX-512, AVX2 with FMA, baseline) and picks one at run time. Everything inside must be `#[inline(always)]`: what stays
+//! a function of its own is compiled for the baseline only, where [`fma`] is a call that costs a hundred times as much.
 
 /// Values in one group: a 512-bit register of `f32`, or two of 256 bits.
 pub const LANES: usize = 16;
 
-/// Runs `f` with the widest vector instructions of this processor.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Runs an expression with the widest vector instructions of this processor. A macro, because the closure around the
+/// expression must be `#[inline(always)]`, which a function cannot ask of its callers.
+macro_rules! vectorised {
+    ($body:expr) => {{
+        let once = $crate::backend::simd::Once;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let $crate::backend::simd::Once {} = { once };
+                $body
+            },
+        )
+    }};
 }
+pub(crate) use vectorised;
+
+/// Moved into the closure of [`vectorised`], so that it can be called once only. A closure that could be called again
+/// is called through an adapter, which is not inlined.
+pub(crate) struct Once;
 
 /// `a * b + c`: fused, so that results do not depend on how a loop was compiled.
 #[inline(always)]
@@ -42,20 +55,26 @@ pub fn exp(x: f32) -> f32 {
     p * scale
 }
 
-/// The sum of `f(i)` over `i < n`, in a fixed order: lane by lane, then the lanes pairwise.
+/// The sum of `f(a[i], b[i])`, in a fixed order: lane by lane, then the lanes pairwise.
 #[inline(always)]
-pub fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum_by(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let whole = n / LANES * LANES;
-    for i in (0..whole).step_by(LANES) {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(i + l);
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += f(a[i], b[i]);
         }
     }
-    for (l, i) in (whole..n).enumerate() {
-        lanes[l] += f(i);
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += f(*a, *b);
     }
     fold(lanes, |a, b| a + b)
+}
+
+/// The sum of `values`, in the order of [`sum_by`].
+#[inline(always)]
+pub fn sum(values: &[f32]) -> f32 {
+    sum_by(values, values, |v, _| v)
 }
 
 /// The largest of `values`; minus infinity for none.
@@ -94,10 +113,7 @@ mod tests {
     fn exp_is_within_two_units_in_the_last_place() {
         let xs: Vec<f32> = (0..2_000_000).map(|i| -87.2 + 175.4 * (i as f32 / 2e6)).collect();
         let mut out = vec![0.0; xs.len()];
-        vectorised(
-            #[inline(always)]
-            || out.iter_mut().zip(&xs).for_each(|(o, x)| *o = exp(*x)),
-        );
+        vectorised!(out.iter_mut().zip(&xs).for_each(|(o, x)| *o = exp(*x)));
         for (x, got) in xs.iter().zip(&out) {
             let want = f64::from(*x).exp();
             let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
@@ -112,10 +128,7 @@ mod tests {
     fn sums_and_maxima_cover_every_element() {
         for n in 0..70 {
             let values: Vec<f32> = (0..n).map(|i| (i * 37 % 71) as f32 - 20.0).collect();
-            let sum = vectorised(
-                #[inline(always)]
-                || sum_by(n, |i| values[i]),
-            );
+            let sum = vectorised!(sum(&values));
             assert_eq!(sum, values.iter().sum::<f32>());
             assert_eq!(max(&values), values.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }

@@ -7,7 +7,8 @@
 use super::buffers::{grown, pieces};
 use super::dropout::{MASK_GROUP, Masks, Site};
 use super::tile::{ROWS, rows_outer, rows_product};
-use crate::backend::simd::{LANES, exp, fma, max, sum_by, vectorised};
+use crate::backend::simd::{LANES, exp, fma, max, sum, sum_by};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Heads of a layer: how many, how wide.
 #[derive(Clone, Copy, Debug)]
@@ -106,63 +107,71 @@ pub(super) fn attention(
     scratch: &mut Scratch,
 ) {
     for head in 0..heads.n_head {
-        vectorised(
-            #[inline(always)]
-            || attention_head(heads, head, qkv, out, lse, dropout, scratch),
-        );
+        Arch::new().dispatch(Forward { heads, head, qkv, out, lse, dropout, scratch });
     }
 }
 
-#[inline(always)]
-fn attention_head(
+/// One head of [`attention`].
+struct Forward<'a> {
     heads: Heads,
     head: usize,
-    qkv: &[f32],
-    out: &mut [f32],
-    lse: &mut [f32],
-    dropout: Option<AttentionDropout<'_>>,
-    scratch: &mut Scratch,
-) {
-    let (d, dim) = (heads.n_embd(), heads.head_dim);
-    let n = out.len() / d;
-    let p = Padded::new(n, dim);
-    let [q, kt, v, s, mask, o] =
-        scratch.pieces([p.n * p.dim, dim * p.keys, p.n * p.dim, ROWS * p.keys, p.block(), ROWS * p.dim]);
-    let begin = head * dim;
-    gather(&qkv[begin..], 3 * d, n, dim, 1.0 / (dim as f32).sqrt(), q, p.dim);
-    gather_transposed(&qkv[d + begin..], 3 * d, n, dim, kt, p.keys);
-    gather(&qkv[2 * d + begin..], 3 * d, n, dim, 1.0, v, p.dim);
+    qkv: &'a [f32],
+    out: &'a mut [f32],
+    lse: &'a mut [f32],
+    dropout: Option<AttentionDropout<'a>>,
+    scratch: &'a mut Scratch,
+}
 
-    for i in (0..n).step_by(ROWS) {
-        let last = (i + ROWS).min(n);
-        let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
-        rows_product::<ROWS>(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
-        let mut scale = [0.0; ROWS];
-        for r in 0..last - i {
-            let row = &mut s[r * p.keys..r * p.keys + keys];
-            let (seen, unseen) = row.split_at_mut(i + r + 1);
-            let top = max(seen);
-            for x in seen.iter_mut() {
-                *x = exp(*x - top);
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { heads, head, qkv, out, lse, dropout, scratch } = self;
+        let (d, dim) = (heads.n_embd(), heads.head_dim);
+        let n = out.len() / d;
+        let p = Padded::new(n, dim);
+        let [q, kt, v, s, mask, o] =
+            scratch.pieces([p.n * p.dim, dim * p.keys, p.n * p.dim, ROWS * p.keys, p.block(), ROWS * p.dim]);
+        let begin = head * dim;
+        gather(&qkv[begin..], 3 * d, n, dim, 1.0 / (dim as f32).sqrt(), q, p.dim);
+        gather_transposed(&qkv[d + begin..], 3 * d, n, dim, kt, p.keys);
+        gather(&qkv[2 * d + begin..], 3 * d, n, dim, 1.0, v, p.dim);
+
+        for i in (0..n).step_by(ROWS) {
+            let last = (i + ROWS).min(n);
+            let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
+            rows_product::<S, ROWS>(simd, &q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
+            let mut scale = [0.0; ROWS];
+            for r in 0..last - i {
+                let row = &mut s[r * p.keys..r * p.keys + keys];
+                let (seen, unseen) = row.split_at_mut(i + r + 1);
+                let top = max(seen);
+                for x in seen.iter_mut() {
+                    *x = exp(*x - top);
+                }
+                let sum = sum(seen);
+                unseen.fill(0.0);
+                scale[r] = 1.0 / sum;
+                if !lse.is_empty() {
+                    lse[(i + r) * heads.n_head + head] = top + sum.ln();
+                }
             }
-            let sum = sum_by(seen.len(), |j| seen[j]);
-            unseen.fill(0.0);
-            scale[r] = 1.0 / sum;
-            if !lse.is_empty() {
-                lse[(i + r) * heads.n_head + head] = top + sum.ln();
+            if let Some(dropout) = dropout {
+                dropout.fill(head, i, &mut mask[..(ROWS * keys).next_multiple_of(MASK_GROUP)]);
+                for (row, mask) in s.chunks_exact_mut(p.keys).zip(mask.chunks_exact(keys)) {
+                    for (x, m) in row.iter_mut().zip(mask) {
+                        *x *= *m;
+                    }
+                }
             }
-        }
-        if let Some(dropout) = dropout {
-            dropout.fill(head, i, &mut mask[..(ROWS * keys).next_multiple_of(MASK_GROUP)]);
-            for (row, mask) in s.chunks_exact_mut(p.keys).zip(mask.chunks_exact(keys)) {
-                row.iter_mut().zip(mask).for_each(|(x, m)| *x *= *m);
+            rows_product::<S, ROWS>(simd, s, p.keys, v, p.dim, last, p.dim, o, p.dim);
+            for (r, scale) in scale.iter().enumerate().take(last - i) {
+                let from = (i + r) * d + begin;
+                for (out, x) in out[from..from + dim].iter_mut().zip(&o[r * p.dim..]) {
+                    *out = scale * *x;
+                }
             }
-        }
-        rows_product::<ROWS>(s, p.keys, v, p.dim, last, p.dim, o, p.dim);
-        for (r, scale) in scale.iter().enumerate().take(last - i) {
-            let from = (i + r) * d + begin;
-            let row = &o[r * p.dim..r * p.dim + dim];
-            out[from..from + dim].iter_mut().zip(row).for_each(|(out, x)| *out = scale * *x);
         }
     }
 }
@@ -180,100 +189,94 @@ pub(super) fn attention_backward(
     scratch: &mut Scratch,
 ) {
     for head in 0..heads.n_head {
-        vectorised(
-            #[inline(always)]
-            || attention_head_backward(heads, head, qkv, out, lse, d_out, d_qkv, dropout, scratch),
-        );
+        Arch::new().dispatch(Backward { heads, head, qkv, out, lse, d_out, d_qkv, dropout, scratch });
     }
 }
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn attention_head_backward(
+/// One head of [`attention_backward`].
+struct Backward<'a> {
     heads: Heads,
     head: usize,
-    qkv: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    d_out: &[f32],
-    d_qkv: &mut [f32],
-    dropout: Option<AttentionDropout<'_>>,
-    scratch: &mut Scratch,
-) {
-    let (d, dim) = (heads.n_embd(), heads.head_dim);
-    let n = out.len() / d;
-    let p = Padded::new(n, dim);
-    let (rows, block) = (p.n * p.dim, ROWS * p.keys);
-    let [q, k, kt, vt, go, dk, dv, s, ds, mask, dq] = scratch.pieces([
-        rows,
-        rows,
-        dim * p.keys,
-        dim * p.keys,
-        rows,
-        p.keys * p.dim,
-        p.keys * p.dim,
-        block,
-        block,
-        p.block(),
-        ROWS * p.dim,
-    ]);
-    let begin = head * dim;
-    let scale = 1.0 / (dim as f32).sqrt();
-    gather(&qkv[begin..], 3 * d, n, dim, scale, q, p.dim);
-    gather(&qkv[d + begin..], 3 * d, n, dim, 1.0, k, p.dim);
-    gather_transposed(&qkv[d + begin..], 3 * d, n, dim, kt, p.keys);
-    gather_transposed(&qkv[2 * d + begin..], 3 * d, n, dim, vt, p.keys);
-    gather(&d_out[begin..], d, n, dim, 1.0, go, p.dim);
-    dk.fill(0.0);
-    dv.fill(0.0);
+    qkv: &'a [f32],
+    out: &'a [f32],
+    lse: &'a [f32],
+    d_out: &'a [f32],
+    d_qkv: &'a mut [f32],
+    dropout: Option<AttentionDropout<'a>>,
+    scratch: &'a mut Scratch,
+}
 
-    for i in (0..n).step_by(ROWS) {
-        let last = (i + ROWS).min(n);
-        let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
-        rows_product::<ROWS>(&q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
-        rows_product::<ROWS>(&go[i * p.dim..], p.dim, vt, p.keys, dim, keys, ds, p.keys);
-        if let Some(dropout) = dropout {
-            dropout.fill(head, i, &mut mask[..(ROWS * keys).next_multiple_of(MASK_GROUP)]);
-        }
-        for r in 0..ROWS {
-            let (s, ds) = (&mut s[r * p.keys..r * p.keys + keys], &mut ds[r * p.keys..r * p.keys + keys]);
-            let seen = if i + r < n { i + r + 1 } else { 0 };
-            s[seen..].fill(0.0);
-            ds[seen..].fill(0.0);
-            if seen == 0 {
-                continue;
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { heads, head, qkv, out, lse, d_out, d_qkv, dropout, scratch } = self;
+        let (d, dim) = (heads.n_embd(), heads.head_dim);
+        let n = out.len() / d;
+        let p = Padded::new(n, dim);
+        let (rows, columns, block) = (p.n * p.dim, dim * p.keys, ROWS * p.keys);
+        let sums = p.keys * p.dim;
+        let [q, k, kt, vt, go, dk, dv, s, ds, mask, dq] =
+            scratch.pieces([rows, rows, columns, columns, rows, sums, sums, block, block, p.block(), ROWS * p.dim]);
+        let begin = head * dim;
+        let scale = 1.0 / (dim as f32).sqrt();
+        gather(&qkv[begin..], 3 * d, n, dim, scale, q, p.dim);
+        gather(&qkv[d + begin..], 3 * d, n, dim, 1.0, k, p.dim);
+        gather_transposed(&qkv[d + begin..], 3 * d, n, dim, kt, p.keys);
+        gather_transposed(&qkv[2 * d + begin..], 3 * d, n, dim, vt, p.keys);
+        gather(&d_out[begin..], d, n, dim, 1.0, go, p.dim);
+        dk.fill(0.0);
+        dv.fill(0.0);
+
+        for i in (0..n).step_by(ROWS) {
+            let last = (i + ROWS).min(n);
+            let keys = (i + ROWS).next_multiple_of(LANES).min(p.keys);
+            rows_product::<S, ROWS>(simd, &q[i * p.dim..], p.dim, kt, p.keys, dim, keys, s, p.keys);
+            rows_product::<S, ROWS>(simd, &go[i * p.dim..], p.dim, vt, p.keys, dim, keys, ds, p.keys);
+            if let Some(dropout) = dropout {
+                dropout.fill(head, i, &mut mask[..(ROWS * keys).next_multiple_of(MASK_GROUP)]);
             }
-            let at = (i + r) * d + begin;
-            // The sum over keys of P dP equals the product of the output with its gradient, dropout or not.
-            let (o, go) = (&out[at..at + dim], &d_out[at..at + dim]);
-            let dot = sum_by(dim, |c| o[c] * go[c]);
-            let lse = lse[(i + r) * heads.n_head + head];
-            let (s, ds) = (&mut s[..seen], &mut ds[..seen]);
-            if dropout.is_some() {
-                let mask = &mask[r * keys..r * keys + seen];
-                for ((s, ds), m) in s.iter_mut().zip(ds).zip(mask) {
-                    let p = exp(*s - lse);
-                    *ds = p * fma(*ds, *m, -dot);
-                    *s = p * *m;
+            for r in 0..ROWS {
+                let (s, ds) = (&mut s[r * p.keys..r * p.keys + keys], &mut ds[r * p.keys..r * p.keys + keys]);
+                let seen = if i + r < n { i + r + 1 } else { 0 };
+                s[seen..].fill(0.0);
+                ds[seen..].fill(0.0);
+                if seen == 0 {
+                    continue;
                 }
-            } else {
-                for (s, ds) in s.iter_mut().zip(ds) {
-                    *s = exp(*s - lse);
-                    *ds = *s * (*ds - dot);
+                let at = (i + r) * d + begin;
+                // The sum over keys of P dP equals the product of the output with its gradient, dropout or not.
+                let dot = sum_by(&out[at..at + dim], &d_out[at..at + dim], |o, go| o * go);
+                let lse = lse[(i + r) * heads.n_head + head];
+                let (s, ds) = (&mut s[..seen], &mut ds[..seen]);
+                if dropout.is_some() {
+                    let mask = &mask[r * keys..r * keys + seen];
+                    for ((s, ds), m) in s.iter_mut().zip(ds).zip(mask) {
+                        let p = exp(*s - lse);
+                        *ds = p * fma(*ds, *m, -dot);
+                        *s = p * *m;
+                    }
+                } else {
+                    for (s, ds) in s.iter_mut().zip(ds) {
+                        *s = exp(*s - lse);
+                        *ds = *s * (*ds - dot);
+                    }
+                }
+            }
+            rows_outer(simd, s, p.keys, &go[i * p.dim..], p.dim, last, p.dim, dv, p.dim);
+            rows_outer(simd, ds, p.keys, &q[i * p.dim..], p.dim, last, p.dim, dk, p.dim); // q holds the scale
+            rows_product::<S, ROWS>(simd, ds, p.keys, k, p.dim, last, p.dim, dq, p.dim);
+            for r in 0..last - i {
+                let from = (i + r) * 3 * d + begin;
+                for (out, x) in d_qkv[from..from + dim].iter_mut().zip(&dq[r * p.dim..]) {
+                    *out = scale * *x;
                 }
             }
         }
-        rows_outer(s, p.keys, &go[i * p.dim..], p.dim, last, p.dim, dv, p.dim);
-        rows_outer(ds, p.keys, &q[i * p.dim..], p.dim, last, p.dim, dk, p.dim); // q holds 1/sqrt(head_dim)
-        rows_product::<ROWS>(ds, p.keys, k, p.dim, last, p.dim, dq, p.dim);
-        for r in 0..last - i {
-            let from = (i + r) * 3 * d + begin;
-            let row = &dq[r * p.dim..r * p.dim + dim];
-            d_qkv[from..from + dim].iter_mut().zip(row).for_each(|(out, x)| *out = scale * *x);
+        for (i, row) in d_qkv.chunks_exact_mut(3 * d).enumerate() {
+            row[d + begin..d + begin + dim].copy_from_slice(&dk[i * p.dim..i * p.dim + dim]);
+            row[2 * d + begin..2 * d + begin + dim].copy_from_slice(&dv[i * p.dim..i * p.dim + dim]);
         }
-    }
-    for (i, row) in d_qkv.chunks_exact_mut(3 * d).enumerate() {
-        row[d + begin..d + begin + dim].copy_from_slice(&dk[i * p.dim..i * p.dim + dim]);
-        row[2 * d + begin..2 * d + begin + dim].copy_from_slice(&dv[i * p.dim..i * p.dim + dim]);
     }
 }

@@ -118,10 +118,7 @@ impl Chunk {
         let dropout = self.dropout(masks, Site::Embedding);
         let (n, mask) = (self.rows.len(), &mut self.work.mask);
         for (row, dx) in self.work.dx[..n * d].chunks_exact_mut(d).enumerate() {
-            vectorised(
-                #[inline(always)]
-                || mask_row(dropout, row, mask, dx),
-            );
+            vectorised!(mask_row(dropout, row, mask, dx));
         }
     }
 
@@ -197,31 +194,25 @@ fn embedding_gradients(chunks: &[Chunk], tokens: &[Token], offsets: &[u64], grad
     let d = grads.config().n_embd;
     let (wte, wpe) = (grads.wte(), grads.wpe());
     let (wte, wpe) = grads.data_mut()[wte.start..wpe.end].split_at_mut(wte.end);
-    vectorised(
-        #[inline(always)]
-        || {
-            for chunk in chunks {
-                for rows in chunk.sequence_rows(offsets) {
-                    for (position, row) in rows.enumerate() {
-                        let dx = &chunk.work.dx[row * d..(row + 1) * d];
-                        let token = tokens[chunk.rows.start + row] as usize;
-                        wte[token * d..(token + 1) * d].iter_mut().zip(dx).for_each(|(g, v)| *g += *v);
-                        wpe[position * d..(position + 1) * d].iter_mut().zip(dx).for_each(|(g, v)| *g += *v);
-                    }
+    vectorised!({
+        for chunk in chunks {
+            for rows in chunk.sequence_rows(offsets) {
+                for (position, row) in rows.enumerate() {
+                    let dx = &chunk.work.dx[row * d..(row + 1) * d];
+                    let token = tokens[chunk.rows.start + row] as usize;
+                    wte[token * d..(token + 1) * d].iter_mut().zip(dx).for_each(|(g, v)| *g += *v);
+                    wpe[position * d..(position + 1) * d].iter_mut().zip(dx).for_each(|(g, v)| *g += *v);
                 }
             }
-        },
-    );
+        }
+    });
 }
 
 /// Adds the sum of the rows to `sums`.
 fn column_sums(rows: &[f32], sums: &mut [f32]) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for row in rows.chunks_exact(sums.len()) {
-                sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += *v);
-            }
-        },
-    );
+    vectorised!({
+        for row in rows.chunks_exact(sums.len()) {
+            sums.iter_mut().zip(row).for_each(|(sum, v)| *sum += *v);
+        }
+    });
 }

@@ -6,8 +6,9 @@ use super::infer::Lane;
 use super::tile::rows_product;
 use super::weights::Weights;
 use crate::backend::matmul::{Mat, multiply};
-use crate::backend::simd::{LANES, exp, max, sum_by, vectorised};
+use crate::backend::simd::{LANES, exp, max, sum};
 use crate::tokens::Token;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Where keys and values of a flow lie. Keys are transposed, so that a query meets all of them in one vector loop.
 #[derive(Clone, Copy)]
@@ -65,37 +66,44 @@ impl Slot {
                 row[at] = *k;
             }
             values[at * layout.width..at * layout.width + dim].copy_from_slice(part(2));
-            vectorised(
-                #[inline(always)]
-                || attend_head(layout, at + 1, part(0), keys, values, scores, out),
-            );
+            Arch::new().dispatch(Attend { layout, n: at + 1, query: part(0), keys, values, scratch: scores, out });
         }
     }
 }
 
 /// One query's attention to the first `n` positions of a head.
-#[inline(always)]
-fn attend_head(
+struct Attend<'a> {
     layout: Layout,
     n: usize,
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    scratch: &mut [f32],
-    out: &mut [f32],
-) {
-    let (scores, sums) = scratch.split_at_mut(layout.positions);
-    let padded = n.next_multiple_of(LANES);
-    rows_product::<1>(query, layout.head_dim, keys, layout.positions, layout.head_dim, padded, scores, padded);
-    let scores = &mut scores[..n];
-    let scale = 1.0 / (layout.head_dim as f32).sqrt();
-    let top = max(scores);
-    for s in scores.iter_mut() {
-        *s = exp((*s - top) * scale);
+    query: &'a [f32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    scratch: &'a mut [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { layout, n, query, keys, values, scratch, out } = self;
+        let Layout { head_dim, positions, width } = layout;
+        let (scores, sums) = scratch.split_at_mut(positions);
+        let padded = n.next_multiple_of(LANES);
+        rows_product::<S, 1>(simd, query, head_dim, keys, positions, head_dim, padded, scores, padded);
+        let scores = &mut scores[..n];
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let top = max(scores);
+        for s in scores.iter_mut() {
+            *s = exp((*s - top) * scale);
+        }
+        let sum = sum(scores);
+        rows_product::<S, 1>(simd, scores, n, values, width, n, width, sums, width);
+        for (out, s) in out.iter_mut().zip(sums) {
+            *out = *s / sum;
+        }
     }
-    let sum = sum_by(n, |i| scores[i]);
-    rows_product::<1>(scores, n, values, layout.width, n, layout.width, sums, layout.width);
-    out.iter_mut().zip(sums).for_each(|(out, s)| *out = *s / sum);
 }
 
 /// One thread's scratch for decoding.

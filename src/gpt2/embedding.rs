@@ -36,13 +36,10 @@ pub(super) fn embed(
     let (wte, wpe) = (&weights.data()[weights.wte()], &weights.data()[weights.wpe()]);
     for (((row, &token), position), x) in tokens.iter().enumerate().zip(positions).zip(x.chunks_exact_mut(d)) {
         let (te, pe) = (&wte[token as usize * d..][..d], &wpe[position * d..][..d]);
-        vectorised(
-            #[inline(always)]
-            || {
-                x.iter_mut().zip(te).zip(pe).for_each(|((x, t), p)| *x = *t + *p);
-                mask_row(dropout, row, mask, x);
-            },
-        );
+        vectorised!({
+            x.iter_mut().zip(te).zip(pe).for_each(|((x, t), p)| *x = *t + *p);
+            mask_row(dropout, row, mask, x);
+        });
     }
 }
 

@@ -23,36 +23,30 @@ fn gelu(x: f32) -> (f32, f32) {
 /// `out = gelu(pre + bias)` for rows of `pre`.
 pub(super) fn gelu_forward(pre: &[f32], bias: &[f32], out: &mut [f32]) {
     let n = bias.len();
-    vectorised(
-        #[inline(always)]
-        || {
-            for (pre, out) in pre.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-                for ((out, x), b) in out.iter_mut().zip(pre).zip(bias) {
-                    *out = gelu(*x + *b).0;
-                }
+    vectorised!({
+        for (pre, out) in pre.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+            for ((out, x), b) in out.iter_mut().zip(pre).zip(bias) {
+                *out = gelu(*x + *b).0;
             }
-        },
-    );
+        }
+    });
 }
 
 /// Backward of [`gelu_forward`]: turns `d` from the gradient of the output into that of `pre`, adds its column sums to
 /// `d_bias`, and computes the output again into `out`.
 pub(super) fn gelu_backward(pre: &[f32], bias: &[f32], out: &mut [f32], d: &mut [f32], d_bias: &mut [f32]) {
     let n = bias.len();
-    vectorised(
-        #[inline(always)]
-        || {
-            let d_bias = &mut d_bias[..n];
-            for ((pre, out), d) in pre.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(d.chunks_exact_mut(n)) {
-                for i in 0..n {
-                    let (value, slope) = gelu(pre[i] + bias[i]);
-                    out[i] = value;
-                    d[i] *= slope;
-                    d_bias[i] += d[i];
-                }
+    vectorised!({
+        let d_bias = &mut d_bias[..n];
+        for ((pre, out), d) in pre.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(d.chunks_exact_mut(n)) {
+            for i in 0..n {
+                let (value, slope) = gelu(pre[i] + bias[i]);
+                out[i] = value;
+                d[i] *= slope;
+                d_bias[i] += d[i];
             }
-        },
-    );
+        }
+    });
 }
 
 #[cfg(test)]

@@ -70,10 +70,7 @@ impl Lane {
             for i in begin..end {
                 let at = span(i);
                 let out = &mut out[(i - rows.start) * d..(i - rows.start + 1) * d];
-                vectorised(
-                    #[inline(always)]
-                    || mean(&hidden[(at.start + first) * d..at.end * d], out),
-                );
+                vectorised!(mean(&hidden[(at.start + first) * d..at.end * d], out));
             }
             begin = end;
         }

@@ -7,7 +7,7 @@ use super::buffers::grown;
 use super::tape::Tape;
 use super::weights::Weights;
 use crate::backend::matmul::{Mat, multiply, multiply_add};
-use crate::backend::simd::{exp, max, sum_by, vectorised};
+use crate::backend::simd::{exp, max, sum, vectorised};
 use crate::error::{Error, Result};
 use crate::tokens::Token;
 use rayon::prelude::*;
@@ -115,10 +115,7 @@ fn waves(
                 let n = rows.len();
                 multiply(logits, Mat::new(hidden, n, d), head.t());
                 for ((logits, nll), &row) in logits.chunks_exact_mut(v).zip(nll).zip(rows) {
-                    *nll = vectorised(
-                        #[inline(always)]
-                        || cross_entropy(logits, targets[row as usize] as usize, scale),
-                    );
+                    *nll = vectorised!(cross_entropy(logits, targets[row as usize] as usize, scale));
                 }
                 if scale.is_some() {
                     multiply(d_hidden, Mat::new(logits, n, v), head);
@@ -147,7 +144,7 @@ fn cross_entropy(logits: &mut [f32], target: usize, scale: Option<f32>) -> f32 {
     for x in logits.iter_mut() {
         *x = exp(*x - top);
     }
-    let sum = sum_by(logits.len(), |i| logits[i]);
+    let sum = sum(logits);
     if let Some(scale) = scale {
         let factor = scale / sum;
         logits.iter_mut().for_each(|x| *x *= factor);

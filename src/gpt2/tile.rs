@@ -3,16 +3,17 @@
 //! Sequences are at most a few hundred tokens and heads 32 to 64 wide, so a general matrix product would spend its time
 //! on packing; and only these know that half of the scores do not exist.
 
-use crate::backend::simd::{LANES, fma};
+use pulp::Simd;
 
 /// Rows of a block of queries, computed together.
 pub(super) const ROWS: usize = 4;
 
-/// `c[r][..n] = sum over l < k of a[r][l] b[l][..n]` for `R` rows. `a` and `c` have rows of `a_stride` and
-/// `c_stride` values, `b` of `b_stride`; `n` is a multiple of [`LANES`].
+/// `c[r][..n] = sum over l < k of a[r][l] b[l][..n]` for `R` rows. `a` and `c` have rows of `a_stride` and `c_stride`
+/// values, `b` of `b_stride`; `n` is a multiple of [`LANES`](crate::backend::simd::LANES).
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn rows_product<const R: usize>(
+pub(super) fn rows_product<S: Simd, const R: usize>(
+    simd: S,
     a: &[f32],
     a_stride: usize,
     b: &[f32],
@@ -23,19 +24,21 @@ pub(super) fn rows_product<const R: usize>(
     c_stride: usize,
 ) {
     let mut j = 0;
-    while j + 2 * LANES <= n {
-        rows_product_at::<R, 2>(a, a_stride, b, b_stride, k, j, c, c_stride);
-        j += 2 * LANES;
+    while j + 2 * S::F32_LANES <= n {
+        rows_product_at::<S, R, 2>(simd, a, a_stride, b, b_stride, k, j, c, c_stride);
+        j += 2 * S::F32_LANES;
     }
-    if j < n {
-        rows_product_at::<R, 1>(a, a_stride, b, b_stride, k, j, c, c_stride);
+    while j < n {
+        rows_product_at::<S, R, 1>(simd, a, a_stride, b, b_stride, k, j, c, c_stride);
+        j += S::F32_LANES;
     }
 }
 
-/// Columns `j..j + G * LANES` of [`rows_product`].
+/// `G` registers of columns of [`rows_product`], from column `j` on.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn rows_product_at<const R: usize, const G: usize>(
+fn rows_product_at<S: Simd, const R: usize, const G: usize>(
+    simd: S,
     a: &[f32],
     a_stride: usize,
     b: &[f32],
@@ -45,22 +48,25 @@ fn rows_product_at<const R: usize, const G: usize>(
     c: &mut [f32],
     c_stride: usize,
 ) {
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * a_stride..r * a_stride + k]);
-    let mut sums = [[[0.0f32; LANES]; G]; R];
+    let width = G * S::F32_LANES;
+    let rows: [&[f32]; R] = std::array::from_fn(
+        #[inline(always)]
+        |r| &a[r * a_stride..r * a_stride + k],
+    );
+    let mut sums = [[simd.splat_f32s(0.0); G]; R];
     for (l, row) in b[j..].chunks(b_stride).take(k).enumerate() {
-        let (groups, _) = row[..G * LANES].as_chunks::<LANES>();
+        let (groups, _) = S::as_simd_f32s(&row[..width]);
         for r in 0..R {
-            let factor = rows[r][l];
+            let factor = simd.splat_f32s(rows[r][l]);
             for g in 0..G {
-                for i in 0..LANES {
-                    sums[r][g][i] = fma(factor, groups[g][i], sums[r][g][i]);
-                }
+                sums[r][g] = simd.mul_add_e_f32s(factor, groups[g], sums[r][g]);
             }
         }
     }
     for (r, sums) in sums.iter().enumerate() {
         let from = r * c_stride + j;
-        c[from..from + G * LANES].copy_from_slice(sums.as_flattened());
+        let (groups, _) = S::as_mut_simd_f32s(&mut c[from..from + width]);
+        groups.copy_from_slice(sums);
     }
 }
 
@@ -68,7 +74,8 @@ fn rows_product_at<const R: usize, const G: usize>(
 /// in [`rows_product`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn rows_outer(
+pub(super) fn rows_outer<S: Simd>(
+    simd: S,
     a: &[f32],
     a_stride: usize,
     b: &[f32],
@@ -78,21 +85,22 @@ pub(super) fn rows_outer(
     c: &mut [f32],
     c_stride: usize,
 ) {
-    let factors: [&[f32]; ROWS] = std::array::from_fn(|r| &a[r * a_stride..r * a_stride + k]);
-    for j in (0..n).step_by(LANES) {
-        let mut rows = [[0.0f32; LANES]; ROWS];
-        for (r, row) in rows.iter_mut().enumerate() {
-            row.copy_from_slice(&b[r * b_stride + j..r * b_stride + j + LANES]);
-        }
-        for l in 0..k {
-            let out = &mut c[l * c_stride + j..l * c_stride + j + LANES];
-            for i in 0..LANES {
-                let mut sum = out[i];
-                for r in 0..ROWS {
-                    sum = fma(factors[r][l], rows[r][i], sum);
-                }
-                out[i] = sum;
+    let factors: [&[f32]; ROWS] = std::array::from_fn(
+        #[inline(always)]
+        |r| &a[r * a_stride..r * a_stride + k],
+    );
+    for j in (0..n).step_by(S::F32_LANES) {
+        let rows: [S::f32s; ROWS] = std::array::from_fn(
+            #[inline(always)]
+            |r| simd.partial_load_f32s(&b[r * b_stride + j..r * b_stride + j + S::F32_LANES]),
+        );
+        for (l, row) in c[j..].chunks_mut(c_stride).take(k).enumerate() {
+            let (groups, _) = S::as_mut_simd_f32s(&mut row[..S::F32_LANES]);
+            let mut sum = groups[0];
+            for r in 0..ROWS {
+                sum = simd.mul_add_e_f32s(simd.splat_f32s(factors[r][l]), rows[r], sum);
             }
+            groups[0] = sum;
         }
     }
 }
@@ -100,31 +108,50 @@ pub(super) fn rows_outer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::simd::vectorised;
+    use crate::backend::simd::LANES;
+    use pulp::WithSimd;
+
+    struct Both<'a> {
+        k: usize,
+        n: usize,
+        a: &'a [f32],
+        b: &'a [f32],
+        c: &'a mut [f32],
+        outer: &'a mut [f32],
+    }
+
+    impl WithSimd for Both<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Both { k, n, a, b, c, outer } = self;
+            rows_product::<S, ROWS>(simd, a, k, b, n, k, n, c, n);
+            rows_outer(simd, a, k, c, n, k, n, outer, n);
+        }
+    }
 
     #[test]
-    fn tiles_equal_the_definition() {
+    fn tiles_equal_the_definition_with_every_instruction_set() {
         let (k, n) = (7, 3 * LANES);
         let a: Vec<f32> = (0..ROWS * k).map(|i| (i % 5) as f32 - 2.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 11) as f32 - 5.0).collect();
-        let mut c = vec![9.0; ROWS * n];
-        vectorised(
-            #[inline(always)]
-            || rows_product::<ROWS>(&a, k, &b, n, k, n, &mut c, n),
-        );
-        for r in 0..ROWS {
-            for j in 0..n {
-                assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
+        for scalar in [false, true] {
+            let (mut c, mut outer) = (vec![9.0; ROWS * n], vec![1.0; k * n]);
+            let both = Both { k, n, a: &a, b: &b, c: &mut c, outer: &mut outer };
+            if scalar {
+                both.with_simd(pulp::Scalar);
+            } else {
+                pulp::Arch::new().dispatch(both);
             }
-        }
-        let mut outer = vec![1.0; k * n];
-        vectorised(
-            #[inline(always)]
-            || rows_outer(&a, k, &c, n, k, n, &mut outer, n),
-        );
-        for l in 0..k {
-            for j in 0..n {
-                assert_eq!(outer[l * n + j], 1.0 + (0..ROWS).map(|r| a[r * k + l] * c[r * n + j]).sum::<f32>());
+            for r in 0..ROWS {
+                for j in 0..n {
+                    assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
+                }
+            }
+            for l in 0..k {
+                for j in 0..n {
+                    assert_eq!(outer[l * n + j], 1.0 + (0..ROWS).map(|r| a[r * k + l] * c[r * n + j]).sum::<f32>());
+                }
             }
         }
     }

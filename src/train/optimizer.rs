@@ -125,10 +125,7 @@ impl AdamW {
                     let kept = if *decays { kept } else { 1.0 };
                     let (p, g) = (&mut p[part.clone()], &mut g[part.clone()]);
                     let (m, v) = (&mut m[part.clone()], &mut v[part]);
-                    vectorised(
-                        #[inline(always)]
-                        || rule.apply(kept, p, g, m, v),
-                    );
+                    vectorised!(rule.apply(kept, p, g, m, v));
                 }
             });
         Ok(())
@@ -188,15 +185,7 @@ impl Rule {
 /// The Euclidean norm of all values of several buffers, summed in `f64` in an order of its own, whatever the threads.
 pub fn global_norm(buffers: &[&[f32]]) -> f64 {
     let sums = |buffer: &[f32]| -> Vec<f64> {
-        buffer
-            .par_chunks(BLOCK)
-            .map(|block| {
-                vectorised(
-                    #[inline(always)]
-                    || sum_of_squares(block),
-                )
-            })
-            .collect()
+        buffer.par_chunks(BLOCK).map(|block| vectorised!(sum_of_squares(block))).collect()
     };
     buffers.iter().flat_map(|buffer| sums(buffer)).sum::<f64>().sqrt()
 }
