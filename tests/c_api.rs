@@ -196,6 +196,21 @@ fn the_classify_example_prints_every_flow() {
     }
 }
 
+/// ONNX Runtime would print to stderr of its own, and must not inside a host.
+#[test]
+fn the_onnx_engine_says_the_same_and_prints_nothing() {
+    let library = match trafficgpt::engine::onnx::find_library(None) {
+        Ok(path) => harness::text(&path),
+        Err(error) => return harness::skip(error.message()),
+    };
+    let bench = Bench::new();
+    let (bundle, capture) = (bench.bundle(), bench.capture());
+    let program = bench.compile("examples/c/classify.c", "c");
+    let on = |engine| outcome(&program, &["--engine", engine, "--onnx-library", &library, &bundle, &capture]);
+    let (native, onnx) = (on("native"), on("onnx"));
+    assert_eq!((onnx.0, onnx.1.replace("engine onnx", "engine native"), onnx.2), native);
+}
+
 #[test]
 fn the_generate_example_writes_the_flows_of_its_seed() {
     let bench = Bench::new();
