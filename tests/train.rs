@@ -155,6 +155,11 @@ fn from_flows_to_a_bundle_that_classifies() {
     assert_eq!(best["accuracy"], report["accuracy"]);
     assert_eq!(best["macro_f1"], report["macro_f1"]);
 
+    for picture in ["loss.svg", "scores.svg"] {
+        let svg = std::fs::read_to_string(place.path("tuned").join(picture)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("validation") | svg.contains("macro-F1"), "{picture}");
+    }
+
     let all = place.ok("evaluate model.tgpt flows.parquet --split all --engine native");
     assert!(all.contains("lie") && all.contains("macro-F1"), "{all}");
 

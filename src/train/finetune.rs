@@ -287,10 +287,18 @@ impl Task for Classification<'_> {
 mod tests {
     use super::*;
     use crate::gpt2::{Config, Weights};
+    use crate::packet::Packet;
+    use crate::quantizer::{Codebook, Scaler};
+
+    fn quantizer() -> Quantizer {
+        let centroids = (0..6).map(|i| [i as f32 / 10.0, 0.0]).collect();
+        Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    }
 
     fn flows(rows: &[(&[Token], u32)]) -> Flows {
         let mut out = Flows::default();
         for (tokens, label) in rows {
+            out.packets.push(tokens.iter().map(|_| Packet { size: 40, ipt_us: 0.0 }));
             out.tokens.push(tokens.iter().copied());
             out.ended.push(true);
             out.labels.push(Some(*label));
@@ -320,7 +328,8 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_loss() {
         let (data, settings, vocabulary) = (data(), settings(), Vocabulary::new(6, ["a".to_string()]));
-        let mut task = Classification::new(&data, &vocabulary, &settings);
+        let quantizer = quantizer();
+        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
         assert_eq!(task.costs(), [8, 3, 5], "the flow with a class token is read twice");
         let model = model(&vocabulary);
         let at = At { step: 0, epoch: 0 };
@@ -349,7 +358,8 @@ mod tests {
     fn a_frozen_network_gives_the_same_figures() {
         let (data, settings, vocabulary) = (data(), Finetune { freeze: true, ..settings() }, Vocabulary::new(6, []));
         let model = model(&vocabulary);
-        let mut task = Classification::new(&data, &vocabulary, &settings);
+        let quantizer = quantizer();
+        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
         let (running, _) = task.validation_logits(&model).unwrap();
         task.freeze(&model).unwrap();
         let (frozen, _) = task.validation_logits(&model).unwrap();
@@ -381,7 +391,8 @@ mod tests {
         }
         let data = Dataset { train, labels: vec!["a".into()], ..Dataset::default() };
         let (settings, vocabulary) = (Finetune { crop: 0.4, ..settings() }, Vocabulary::new(6, []));
-        let task = Classification::new(&data, &vocabulary, &settings);
+        let quantizer = quantizer();
+        let task = Classification::new(&data, &quantizer, &vocabulary, &settings);
         let mut counts = [0; 5];
         (0..n).for_each(|flow| counts[task.cut(flow, 3)] += 1);
         assert_eq!(counts[0], 0);

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod optimizer;
 pub mod pace;
 pub mod parameters;
+pub mod pictures;
 pub mod plot;
 pub mod pretrain;
 pub mod progress;

@@ -6,6 +6,7 @@
 //!   run.json                what is trained on what: shapes, vocabulary, labels, files with their checksums
 //!   quantizer.safetensors   copy of the quantizer the flows were read through
 //!   metrics.jsonl           one line per log interval and one per evaluation
+//!   loss.svg scores.svg     pictures of it
 //!   checkpoints/step-00000200.safetensors   the newest few
 //!   checkpoints/best.safetensors            the one to use
 //! ```
@@ -180,11 +181,16 @@ impl RunDir {
         Ok(quantizer)
     }
 
-    /// The figures of the evaluation after `step` in the run at `path`; null if its line is lost.
-    pub fn figures(path: &Path, step: u64) -> Result<Value> {
+    /// The lines of `metrics.jsonl` in the run at `path`, but for torn ones.
+    pub fn metrics(path: &Path) -> Result<Vec<Value>> {
         let file = path.join(METRICS);
         let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, &e))?;
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The figures of the evaluation after `step` in the run at `path`; null if its line is lost.
+    pub fn figures(path: &Path, step: u64) -> Result<Value> {
+        let lines = Self::metrics(path)?.into_iter();
         let mut found = lines.filter(|v| v["step"].as_u64() == Some(step) && v.get("val_loss").is_some());
         Ok(found.next_back().unwrap_or(Value::Null))
     }

@@ -16,7 +16,7 @@ use crate::train::progress::Progress;
 use crate::train::rundir::{Record, RunDir};
 use crate::train::settings::{self, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
 use crate::train::trainer::{Task, Trainer};
-use crate::train::{quantizer_file, record};
+use crate::train::{pictures, quantizer_file, record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -229,6 +229,7 @@ impl Session<'_> {
         }
         trainer.run(task)?;
         let state = trainer.state().clone();
+        pictures::draw(self.output)?;
         Ok(Summary { best: RunDir::figures(self.output, state.best_step)?, state })
     }
 }

@@ -242,6 +242,12 @@ impl Finetune {
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;
         range("reject_below", self.reject_below, 0.0, 1.0)?;
+        if self.freeze && (self.crop > 0.0 || self.run.time_jitter > 0.0) {
+            return Err(Error::invalid(
+                "crop and time_jitter change what the network reads anew in every epoch; with freeze it reads every \
+                 flow once: leave them at 0",
+            ));
+        }
         range("val_share", self.val_share, 0.0, 0.9)?;
         self.run.check()
     }
