@@ -54,6 +54,12 @@ impl Stream {
         uniform(self.key, self.stream, self.step - 1)
     }
 
+    /// The next draw, normal with mean 0 and standard deviation 1 (Box and Muller, 1958).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
     /// The next draw, uniform in `0..n`; 0 for `n = 0`.
     pub fn below(&mut self, n: usize) -> usize {
         ((self.uniform() * n as f64) as usize).min(n.saturating_sub(1))
@@ -95,5 +101,15 @@ mod tests {
         let chi2: f64 = bins.iter().map(|&b| (f64::from(b) - expected).powi(2) / expected).sum();
         assert!(chi2 < 43.8, "chi-square of 19 degrees at p = 0.001: {chi2}");
         assert_eq!(draws[41], uniform(7, 3, 41));
+    }
+
+    #[test]
+    fn normal_has_mean_0_variance_1_and_kurtosis_3() {
+        let mut stream = Stream::new(5, 0);
+        let draws: Vec<f64> = (0..100_000).map(|_| stream.normal()).collect();
+        let moment = |k| draws.iter().map(|x| x.powi(k)).sum::<f64>() / draws.len() as f64;
+        assert!(moment(1).abs() < 0.013, "mean {}", moment(1));
+        assert!((moment(2) - 1.0).abs() < 0.018, "variance {}", moment(2));
+        assert!((moment(4) - 3.0).abs() < 0.13, "fourth moment {}", moment(4));
     }
 }

@@ -210,7 +210,7 @@ fn bad_csv_is_refused_by_row_column_and_reason() {
     assert!(row("a,train,2,40 -40,0 -1,,,,,").contains("packet 1: ipt_us is -1"));
     assert!(row("a,train,2,40 -40,0,,,,,").contains("2 sizes but 1 times"));
     assert!(row("a,train,0,,,,,,,").contains("0 packets"));
-    assert!(row("a,train,2,40 9999999,0 1,,,,,").contains("size 9999999"));
+    assert!(row("a,train,2,40 -2147483648,0 1,,,,,").contains("size -2147483648"));
     assert!(row("a,train,2,40 -40,0 1,300.1.1.1,192.0.2.1,1,2,6").contains("column client_ip"));
     assert!(row("a,train,2,40 -40,0 1,192.0.2.1,192.0.2.1,70000,2,6").contains("column client_port: 70000"));
     assert!(row("a,train,2,40").contains("found record with 4 fields"));
@@ -259,7 +259,7 @@ fn damaged_parquet_never_panics() {
     let mut refused = 0;
     for source in [ours, golden("pyarrow.parquet")] {
         let good = fs::read(&source).unwrap();
-        for _ in 0..1500 {
+        for _ in 0..600 {
             let mut bytes = good.clone();
             for _ in 0..1 + draws.below(3) {
                 let at = draws.below(bytes.len());
@@ -272,7 +272,7 @@ fn damaged_parquet_never_panics() {
             refused += usize::from(Table::read(&target).is_err());
         }
     }
-    assert!(refused > 500, "only {refused} of 3000 damaged files were refused");
+    assert!(refused > 300, "only {refused} of 1200 damaged files were refused");
 }
 
 #[test]

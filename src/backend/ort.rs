@@ -133,11 +133,11 @@ impl Graph {
     /// Compiles a model file whose every external tensor is one of `weights`. The weights are shared, not copied.
     /// Products use `threads` threads, the caller's among them. A library must be loaded.
     pub fn compile(model: &[u8], weights: Arc<Weights>, threads: usize) -> Result<Self> {
-        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, environment)) = &*loaded else {
-            return Err(no_runtime("ONNX Runtime is not loaded"));
+        let environment = {
+            let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+            loaded.as_ref().map(|(_, e)| e.clone()).ok_or_else(|| no_runtime("ONNX Runtime is not loaded"))?
         };
-        let mut builder = options(environment, threads).map_err(|e| runtime("options", &e))?;
+        let mut builder = options(&environment, threads).map_err(|e| runtime("options", &e))?;
         add_weights(&mut builder, &weights).map_err(|e| runtime("weights", &e))?;
         let session = builder.commit_from_memory(model).map_err(|e| runtime("graph", &e))?;
         Ok(Self { session, _weights: weights })

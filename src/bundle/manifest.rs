@@ -104,7 +104,7 @@ impl Manifest {
         if self.format_version == 0 {
             return Err(Error::format("format_version is 0; it must be at least 1"));
         }
-        self.model.check()?;
+        self.model.check().map_err(|e| Error::format(e.message()))?;
         if self.model.n_positions < 2 {
             return Err(Error::format("n_positions is 1: too few for a flow of even one packet"));
         }

@@ -14,7 +14,7 @@
 
 mod files;
 pub mod manifest;
-mod tensors;
+pub(crate) mod tensors;
 #[cfg(feature = "train")]
 mod write;
 

@@ -1,4 +1,4 @@
-//! The tensors of a bundle in safetensors files, and how they are checked on the way in.
+//! The tensors of a bundle, or of a checkpoint, in safetensors files, and how they are checked on the way in.
 
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Weights};
@@ -10,18 +10,18 @@ use safetensors::{Dtype, SafeTensors};
 const MAX_HEADER: u64 = 1 << 20;
 
 /// Most bytes a file of `n` f32 values may have.
-pub(super) fn size_limit(n: usize) -> u64 {
+pub(crate) fn size_limit(n: usize) -> u64 {
     4 * n as u64 + MAX_HEADER
 }
 
 /// The tensors of one file, by name.
-struct Tensors<'a>(SafeTensors<'a>);
+pub(crate) struct Tensors<'a>(SafeTensors<'a>);
 
 impl<'a> Tensors<'a> {
     /// Parses a file that must hold at least `n` values, so that nothing larger than the file is allocated for them.
-    fn parse(bytes: &'a [u8], n: usize) -> Result<Self> {
+    pub fn parse(bytes: &'a [u8], n: usize) -> Result<Self> {
         if bytes.len() / 4 < n {
-            return Err(Error::mismatch(format!("{} bytes cannot hold the {n} values of the manifest", bytes.len())));
+            return Err(Error::mismatch(format!("{} bytes cannot hold the {n} values there must be", bytes.len())));
         }
         SafeTensors::deserialize(bytes)
             .map(Self)
@@ -29,14 +29,14 @@ impl<'a> Tensors<'a> {
     }
 
     /// Copies tensor `name` to `out`. It must have this shape, be f32 and finite.
-    fn copy(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<()> {
+    pub fn copy(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<()> {
         let tensor = self.0.tensor(name).map_err(|_| Error::mismatch(format!("tensor {name} is missing")))?;
         if tensor.dtype() != Dtype::F32 {
             return Err(Error::mismatch(format!("tensor {name} is {:?}; it must be F32", tensor.dtype())));
         }
         if tensor.shape() != shape {
             let has = tensor.shape();
-            return Err(Error::mismatch(format!("tensor {name} has shape {has:?}; the manifest needs {shape:?}")));
+            return Err(Error::mismatch(format!("tensor {name} has shape {has:?}; it must be {shape:?}")));
         }
         for (value, bytes) in out.iter_mut().zip(tensor.data().as_chunks().0) {
             *value = f32::from_le_bytes(*bytes);
@@ -45,6 +45,20 @@ impl<'a> Tensors<'a> {
             Some(i) => Err(Error::format(format!("tensor {name}: value {i} is {}, not finite", out[i]))),
             None => Ok(()),
         }
+    }
+
+    /// The names of all tensors, sorted.
+    #[cfg(feature = "train")]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names = self.0.names();
+        names.sort_unstable();
+        names
+    }
+
+    /// The shape of tensor `name`, if it is there.
+    #[cfg(feature = "train")]
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.tensor(name).ok().map(|t| t.shape().to_vec())
     }
 }
 
@@ -84,6 +98,8 @@ pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<
 
 #[cfg(feature = "train")]
 pub(super) use writing::{head_bytes, offsets, quantizer_bytes, weights_bytes};
+#[cfg(feature = "train")]
+pub(crate) use writing::{metadata, serialize};
 
 #[cfg(feature = "train")]
 mod writing {
@@ -119,11 +135,26 @@ mod writing {
         }
     }
 
-    /// The bytes of a safetensors file. Hugging Face wants the format named; one entry alone has one order.
-    fn serialize<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>) -> Result<Vec<u8>> {
+    /// What Hugging Face wants to find in the metadata.
+    fn format() -> (&'static str, String) {
+        ("format", "pt".to_string())
+    }
+
+    /// The bytes of a safetensors file with one entry of metadata: several would stand in random order.
+    pub fn serialize<'a>(
+        tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+        (key, text): (&str, String),
+    ) -> Result<Vec<u8>> {
         let tensors = tensors.into_iter().map(|(name, shape, values)| (name, Values { shape, values }));
-        let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-        safetensors::serialize(tensors, Some(format)).map_err(|e| Error::invalid(format!("tensors: {e}")))
+        let metadata = HashMap::from([(key.to_string(), text)]);
+        safetensors::serialize(tensors, Some(metadata)).map_err(|e| Error::invalid(format!("tensors: {e}")))
+    }
+
+    /// The text under `key` in the metadata of a safetensors file of these bytes.
+    pub fn metadata(bytes: &[u8], key: &str) -> Result<Option<String>> {
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| Error::format(format!("safetensors: {e}")))?;
+        Ok(metadata.metadata().as_ref().and_then(|m| m.get(key)).cloned())
     }
 
     /// The bytes of `model.safetensors`.
@@ -134,21 +165,22 @@ mod writing {
                 return Err(Error::invalid(format!("tensor {} holds a value that is not finite", tensor.name)));
             }
         }
-        serialize(tensors.iter().map(|t| (&*t.name, &*t.shape, &weights.data()[t.range.clone()])))
+        serialize(tensors.iter().map(|t| (&*t.name, &*t.shape, &weights.data()[t.range.clone()])), format())
     }
 
     /// The bytes of `quantizer.safetensors`.
     pub fn quantizer_bytes(codebook: &Codebook) -> Result<Vec<u8>> {
-        serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())])
+        serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())], format())
     }
 
     /// The bytes of `head.safetensors`.
     pub fn head_bytes(head: &Linear, n_labels: usize, n_embd: usize) -> Result<Vec<u8>> {
-        serialize([
+        let tensors = [
             ("weight", &[n_labels, n_embd][..], &*head.weight),
             ("bias", &[n_labels][..], &*head.bias),
             ("temperature", &[1][..], std::slice::from_ref(&head.temperature)),
-        ])
+        ];
+        serialize(tensors, format())
     }
 
     /// Where each tensor begins in the safetensors file of these bytes, counted from the file's beginning.

@@ -4,6 +4,8 @@
 pub mod native;
 pub mod onnx;
 
+use crate::bundle::Bundle;
+use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
 use crate::packet::Ragged;
@@ -88,7 +90,22 @@ pub trait Session: Send {
     fn clear(&mut self, slot: usize);
 }
 
-/// Puts the network of `bundle` on the engine that `settings` ask for.
-pub fn open(_bundle: &crate::bundle::Bundle, _settings: &crate::config::Settings) -> Result<Arc<dyn Engine>> {
-    Err(Error::new(Kind::NoRuntime, "engines are under way"))
+/// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without ONNX Runtime where no usable
+/// library is found or the bundle has no graphs; a library that the settings name must be there.
+pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
+    let native = || native::Native::new(bundle.weights.clone(), settings.threads);
+    let onnx = || -> Result<Arc<dyn Engine>> {
+        Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
+    };
+    match settings.engine {
+        EngineChoice::Named(EngineKind::Native) => Ok(native()),
+        EngineChoice::Named(EngineKind::Onnx) => onnx(),
+        EngineChoice::Auto => match onnx() {
+            Ok(engine) => Ok(engine),
+            Err(e) if settings.onnx_library.is_none() && matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => {
+                Ok(native())
+            }
+            Err(e) => Err(e),
+        },
+    }
 }

@@ -2,14 +2,10 @@
 
 use crate::exit::{Outcome, Stop};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use trafficgpt::bundle::Manifest;
-use trafficgpt::{Error, Result};
+use std::path::PathBuf;
+use trafficgpt::bundle::{Bundle, Manifest};
 
-/// Largest manifest that is read.
-const MAX_MANIFEST: u64 = 64 << 20;
-
-/// Print what a bundle holds: tokens, network, labels, files and how it was trained.
+/// Check a bundle and print what it holds: tokens, network, labels, files and how it was trained.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trafficgpt info model.tgpt
@@ -24,20 +20,10 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let manifest = read_manifest(&args.bundle)?;
+    let manifest = Bundle::open(&args.bundle)?.manifest;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = if args.json { print_json(&mut out, &manifest) } else { print(&mut out, &manifest) };
     printed.and_then(|()| out.flush()).map_err(Stop::stdout)
-}
-
-fn read_manifest(bundle: &Path) -> Result<Manifest> {
-    let path = bundle.join("manifest.json");
-    let size = path.metadata().map_err(|e| Error::io(&path, &e))?.len();
-    if size > MAX_MANIFEST {
-        return Err(Error::format(format!("{}: {size} bytes are too many for a manifest", path.display())));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-    serde_json::from_str(&text).map_err(|e| Error::format(format!("{}: {e}", path.display())))
 }
 
 fn print_json(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {

@@ -1,7 +1,19 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod bundle;
+mod captures;
+mod classify;
+mod compare;
+mod engine;
+mod evaluate;
 mod exit;
+mod finetune;
+mod generate;
 mod info;
+mod meter;
+mod pretrain;
+mod quantizer;
+mod training;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -16,11 +28,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Meter(meter::Args),
+    Quantizer(quantizer::Args),
+    Pretrain(pretrain::Args),
+    Finetune(finetune::Args),
+    Bundle(bundle::Args),
+    Evaluate(evaluate::Args),
+    Classify(classify::Args),
+    Generate(generate::Args),
+    Compare(compare::Args),
     Info(info::Args),
 }
 
 fn main() -> ExitCode {
     exit::code(match Cli::parse().command {
+        Command::Meter(args) => meter::run(args),
+        Command::Quantizer(args) => quantizer::run(args),
+        Command::Pretrain(args) => pretrain::run(args),
+        Command::Finetune(args) => finetune::run(args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Classify(args) => classify::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Info(args) => info::run(args),
     })
 }

@@ -1,39 +1,25 @@
 //! Flow tables from CSV: ours, the original project's, and nfstream's with SPLT columns. The header tells which.
 
 use super::Table;
+use super::csv_file::{CsvFile, Fields, Header, float, integer};
 use super::filter::{self, Filter};
-use super::row::{self, KeyParts, MAX_PACKETS_OF_ROW, Row, protocol_number};
+use super::row::{self, KeyParts, Row, protocol_number};
 use crate::error::{Error, Result};
-use csv::StringRecord;
-use std::cell::Cell;
-use std::collections::HashMap;
+use crate::meter::FlowKey;
+use crate::packet::Packet;
 use std::fs::File;
-use std::io::{self, Read};
-use std::rc::Rc;
-
-/// Longest record in bytes: room for the most packets a row may list, and for other columns.
-const MAX_RECORD: usize = 16 << 20;
 
 /// Appends the rows of `file` that `filters` keep; `name` is the group of rows that have none.
 pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filter]) -> Result<()> {
-    let left = Rc::new(Cell::new(MAX_RECORD));
-    let mut csv = csv::Reader::from_reader(Bounded { inner: file, left: left.clone() });
-    let header = Header::new(csv.headers().map_err(|e| unreadable(&e))?);
-    let layout = Layout::of(&header)?;
-    let filtered = filters.iter().map(|f| header.filtered(f)).collect::<Result<Vec<_>>>()?;
-    let mut record = StringRecord::new();
+    let mut csv = CsvFile::open(file)?;
+    let layout = Layout::of(csv.header())?;
+    let filtered = filters.iter().map(|f| csv.header().filtered(f)).collect::<Result<Vec<_>>>()?;
     let mut half_pairs = HalfPairs::default();
-    for number in 1.. {
-        left.set(MAX_RECORD);
-        if !csv.read_record(&mut record).map_err(|e| unreadable(&e).at(format_args!("row {number}")))? {
-            break;
+    while csv.advance()? {
+        let fields = csv.fields();
+        if filter::keeps(filters, |i| fields.raw(filtered[i])) {
+            table.push(layout.row(&fields, name, &mut half_pairs).map_err(|e| csv.at(e))?)?;
         }
-        if !filter::keeps(filters, |i| record.get(filtered[i])) {
-            continue;
-        }
-        let fields = Fields { header: &header, record: &record };
-        let row = layout.row(&fields, name, &mut half_pairs).map_err(|e| e.at(format_args!("row {number}")))?;
-        table.push(row)?;
     }
     if half_pairs.pairs > 0 {
         table.warnings.push(format!(
@@ -42,99 +28,6 @@ pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filte
         ));
     }
     Ok(())
-}
-
-fn unreadable(error: &csv::Error) -> Error {
-    Error::format(format!("damaged CSV file: {error}"))
-}
-
-/// Lets at most `left` bytes through, so that a record without an end cannot take all memory. The owner of the counter
-/// refills it after each record.
-struct Bounded<R> {
-    inner: R,
-    left: Rc<Cell<usize>>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        let Some(left) = self.left.get().checked_sub(n) else {
-            return Err(io::Error::other(format!("a record is longer than {MAX_RECORD} bytes")));
-        };
-        self.left.set(left);
-        Ok(n)
-    }
-}
-
-/// Column names and where they are.
-struct Header {
-    names: Vec<String>,
-    index: HashMap<String, usize>,
-}
-
-impl Header {
-    fn new(record: &StringRecord) -> Self {
-        let names: Vec<String> = record.iter().map(|n| n.trim().to_string()).collect();
-        // Of columns that share a name the first counts.
-        let index = names.iter().cloned().enumerate().rev().map(|(i, n)| (n, i)).collect();
-        Self { names, index }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.index.contains_key(name)
-    }
-
-    fn filtered(&self, filter: &Filter) -> Result<usize> {
-        self.index.get(&filter.column).copied().ok_or_else(|| {
-            Error::invalid(format!("no column {} to filter by; there are {}", filter.column, self.names.join(", ")))
-        })
-    }
-}
-
-/// One record by column name.
-struct Fields<'a> {
-    header: &'a Header,
-    record: &'a StringRecord,
-}
-
-impl<'a> Fields<'a> {
-    /// The text of the first of `names` that is a column; none if it is empty.
-    fn text(&self, names: &[&str]) -> Option<&'a str> {
-        let index = names.iter().find_map(|n| self.header.index.get(*n))?;
-        self.record.get(*index).map(str::trim).filter(|t| !t.is_empty())
-    }
-
-    fn integer(&self, names: &[&str]) -> Result<Option<i64>> {
-        let Some(text) = self.text(names).filter(|t| !missing(t)) else { return Ok(None) };
-        let wrong = || Error::format(format!("column {}: \"{text}\" is not an integer", names[0]));
-        integer(text).map(Some).ok_or_else(wrong)
-    }
-
-    fn list<T>(&self, name: &str, parse: fn(&str) -> Option<T>) -> Result<Vec<T>> {
-        let text = self.text(&[name]).unwrap_or_default();
-        let text = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        let values = text.split([' ', ';', ',']).filter(|t| !t.is_empty()).enumerate().map(|(i, t)| {
-            parse(t).ok_or_else(|| Error::format(format!("column {name}: value {i}, \"{t}\", is not a number")))
-        });
-        // One more than is allowed is enough for the check that follows to refuse.
-        values.take(MAX_PACKETS_OF_ROW + 1).collect()
-    }
-}
-
-/// An integer, also when written as a float without fraction (pandas does that to columns with gaps).
-fn integer(text: &str) -> Option<i64> {
-    text.parse().ok().or_else(|| {
-        let value: f64 = text.parse().ok()?;
-        (value.fract() == 0.0 && value.abs() < (1i64 << 53) as f64).then_some(value as i64)
-    })
-}
-
-fn float(text: &str) -> Option<f64> {
-    text.parse().ok()
-}
-
-fn missing(text: &str) -> bool {
-    text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("null")
 }
 
 /// Packets without a partner in a file of the original project.
@@ -162,12 +55,12 @@ impl Layout {
             return Ok(Self::Nfstream);
         }
         let mut pairs = Vec::new();
-        while let Some(&size) = header.index.get(&format!("raw_packet{}", pairs.len())) {
+        while let Some(size) = header.index(&format!("raw_packet{}", pairs.len())) {
             let time = format!("raw_iat{}", pairs.len());
-            let time = header.index.get(&time).ok_or_else(|| {
+            let time = header.index(&time).ok_or_else(|| {
                 Error::format(format!("column raw_packet{} is there, but no column {time}", pairs.len()))
             })?;
-            pairs.push((size, *time));
+            pairs.push((size, time));
         }
         if pairs.is_empty() {
             return Err(Error::format(
@@ -188,7 +81,7 @@ impl Layout {
     }
 }
 
-fn common(fields: &Fields<'_>, name: &str, label: &[&str], packets: Vec<crate::packet::Packet>) -> Result<Row> {
+fn common(fields: &Fields<'_>, name: &str, label: &[&str], packets: Vec<Packet>) -> Result<Row> {
     let protocol = |names: &[&str]| fields.text(names).and_then(protocol_number).map(i64::from);
     Ok(Row {
         label: fields.text(label).map(String::from),
@@ -241,17 +134,9 @@ fn nfstream(fields: &Fields<'_>, name: &str) -> Result<Row> {
 
 /// Pairs stay pairs: one that lacks its size or its time is left out and counted, and moves no other.
 fn original(fields: &Fields<'_>, name: &str, columns: &[(usize, usize)], half_pairs: &mut HalfPairs) -> Result<Row> {
-    let number = |index: usize| {
-        let text = fields.record.get(index).unwrap_or_default().trim();
-        let wrong = || {
-            let column = &fields.header.names[index];
-            Error::format(format!("column {column}: \"{text}\" is not a number"))
-        };
-        if missing(text) { Ok(None) } else { float(text).map(Some).ok_or_else(wrong) }
-    };
     let (mut sizes, mut us, mut halves) = (Vec::new(), Vec::new(), 0);
     for &(size, time) in columns {
-        match (number(size)?, number(time)?) {
+        match (fields.number(size)?, fields.number(time)?) {
             (Some(size), Some(ms)) => {
                 // Rounded, and past i64 saturated, which the check of sizes refuses.
                 sizes.push(size.round() as i64);
@@ -269,7 +154,7 @@ fn original(fields: &Fields<'_>, name: &str, columns: &[(usize, usize)], half_pa
 }
 
 /// The key in a `flow_id` such as `UDP 192.0.2.1:5353 198.51.100.2:53`; none if it is of another form.
-fn flow_id(text: &str) -> Option<crate::meter::FlowKey> {
+fn flow_id(text: &str) -> Option<FlowKey> {
     let mut words = text.split_whitespace();
     let protocol = protocol_number(words.next()?)?;
     let mut end = || {
@@ -277,5 +162,5 @@ fn flow_id(text: &str) -> Option<crate::meter::FlowKey> {
         Some((address.parse().ok()?, port.parse().ok()?))
     };
     let ((client, client_port), (server, server_port)) = (end()?, end()?);
-    Some(crate::meter::FlowKey { client, server, client_port, server_port, protocol })
+    Some(FlowKey { client, server, client_port, server_port, protocol })
 }

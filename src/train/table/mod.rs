@@ -16,15 +16,18 @@
 //! spaces (or semicolons) between. The CSV files of the original project (`raw_packet0, raw_iat0, …`, milliseconds) and
 //! of nfstream with SPLT columns are read as well; which kind a file is shows in its content.
 
+mod csv_file;
 mod csv_reader;
 mod filter;
 mod guard;
+mod labels;
 mod parquet_reader;
 pub mod pcap;
 mod row;
 mod writer;
 
 pub use filter::Filter;
+pub use labels::Labels;
 pub use row::{MAX_PACKETS_OF_ROW, Row, Split};
 pub use writer::Writer;
 
@@ -49,6 +52,13 @@ pub struct Table {
     /// What was left out while reading, a sentence each; for the user to see.
     pub warnings: Vec<String>,
     n_packets: usize,
+}
+
+impl From<Vec<Row>> for Table {
+    fn from(rows: Vec<Row>) -> Self {
+        let n_packets = rows.iter().map(|row| row.packets.len()).sum();
+        Self { rows, warnings: Vec::new(), n_packets }
+    }
 }
 
 impl Table {
@@ -124,7 +134,7 @@ impl Table {
 }
 
 /// The table files that `path` means: itself, or those of a directory by name.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }

@@ -10,8 +10,8 @@ use std::str::FromStr;
 /// Most packets that one row may list.
 pub const MAX_PACKETS_OF_ROW: usize = 1 << 16;
 
-/// Largest |size| of a packet in bytes: beyond any IP packet, and any that segmentation offload shows.
-const MAX_SIZE: i64 = 1 << 20;
+/// Largest |size| of a packet in bytes: whatever metering can give, and a number whose sign can be turned.
+const MAX_SIZE: i64 = i32::MAX as i64;
 
 /// One flow and what is known of it.
 #[derive(Clone, Debug, PartialEq)]

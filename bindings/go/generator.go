@@ -1,0 +1,107 @@
+package trafficgpt
+
+// #include <stdlib.h>
+// #include <trafficgpt.h>
+import "C"
+
+import "unsafe"
+
+// A Generator makes flows.
+type Generator struct {
+	handle     *handle[*C.tgpt_generator]
+	shared     *shared
+	classes    []string
+	engine     string
+	maxPackets int
+}
+
+// Sampling says how flows are drawn. Begin with DefaultSampling.
+type Sampling struct {
+	Seed        uint64  // the same seed gives the same flows
+	FirstFlow   uint64  // number of the first flow, to cut a long run into calls
+	Class       uint32  // index into Classes, or Unknown for flows of any kind
+	MaxPackets  uint32  // most packets of a flow; 0: as many as the model can
+	TopK        uint32  // draw from this many most likely tokens; 0: from all
+	TopP        float32 // draw from the most likely tokens that reach this probability, in (0, 1]; 1: from all
+	Temperature float32 // below 1 the likely becomes likelier; 0 always takes the likeliest
+}
+
+// DefaultSampling draws flows of any kind as the model says.
+func DefaultSampling(seed uint64) Sampling {
+	return Sampling{Seed: seed, Class: Unknown, TopP: 1, Temperature: 1}
+}
+
+// OpenGenerator opens the generator of the bundle at path.
+func (c *Context) OpenGenerator(path string) (*Generator, error) {
+	bundle := C.CString(path)
+	defer C.free(unsafe.Pointer(bundle))
+	var out *C.tgpt_generator
+	err := c.open(func(context *C.tgpt_context) error {
+		var e C.tgpt_error
+		return failure(C.tgpt_generator_open(context, bundle, &out, &e), &e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	classes := make([]string, C.tgpt_generator_n_classes(out))
+	for i := range classes {
+		classes[i] = C.GoString(C.tgpt_generator_class(out, C.uint32_t(i)))
+	}
+	return &Generator{
+		handle:     newHandle(out, func(p *C.tgpt_generator) { C.tgpt_generator_free(p) }),
+		shared:     c.shared,
+		classes:    classes,
+		engine:     C.GoString(C.tgpt_generator_engine(out)),
+		maxPackets: int(C.tgpt_generator_max_packets(out)),
+	}, nil
+}
+
+// Close frees the generator when the calls on it have returned.
+func (g *Generator) Close() error {
+	if g.handle.close() {
+		g.shared.release()
+	}
+	return nil
+}
+
+// Classes are the names of the classes that flows can be asked for by.
+func (g *Generator) Classes() []string { return append([]string(nil), g.classes...) }
+
+// Engine is who runs the network: "native" or "onnx".
+func (g *Generator) Engine() string { return g.engine }
+
+// MaxPackets is the most packets that a flow can have.
+func (g *Generator) MaxPackets() int { return g.maxPackets }
+
+// Generate draws n flows. A long run is best cut into calls of some thousands by FirstFlow.
+func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
+	if n < 0 || n > 1<<24 {
+		return Batch{}, invalid("%d flows asked for; a call gives 0 to %d", n, 1<<24)
+	}
+	longest := g.maxPackets
+	if sampling.MaxPackets > 0 {
+		longest = min(longest, int(sampling.MaxPackets))
+	}
+	packets, offsets := make([]Packet, n*longest), make([]uint64, n+1)
+	s := C.tgpt_sampling{
+		type_size:   C.sizeof_tgpt_sampling,
+		seed:        C.uint64_t(sampling.Seed),
+		first_flow:  C.uint64_t(sampling.FirstFlow),
+		class_id:    C.uint32_t(sampling.Class),
+		max_packets: C.uint32_t(sampling.MaxPackets),
+		top_k:       C.uint32_t(sampling.TopK),
+		top_p:       C.float(sampling.TopP),
+		temperature: C.float(sampling.Temperature),
+	}
+	err := g.handle.use(func(p *C.tgpt_generator) error {
+		return g.shared.withWorker(func(w *C.tgpt_worker) error {
+			var e C.tgpt_error
+			return failure(C.tgpt_generate(p, w, &s, C.size_t(n), (*C.tgpt_packet)(memory(packets)),
+				C.size_t(len(packets)), (*C.uint64_t)(memory(offsets)), nil, &e), &e)
+		})
+	})
+	if err != nil {
+		return Batch{}, err
+	}
+	return Batch{Packets: packets[:offsets[n]], Offsets: offsets}, nil
+}

@@ -1,0 +1,3 @@
+module trafficgpt
+
+go 1.24

@@ -1,0 +1,293 @@
+package trafficgpt_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"trafficgpt"
+)
+
+// fixture is the file that an environment variable names, or the first that a pattern finds.
+func fixture(t *testing.T, variable, pattern string) string {
+	t.Helper()
+	if path := os.Getenv(variable); path != "" {
+		return path
+	}
+	found, _ := filepath.Glob(pattern)
+	if len(found) == 0 {
+		t.Skipf("skipped: %s is not set and there is no %s", variable, pattern)
+	}
+	return found[0]
+}
+
+func bundle(t *testing.T) string {
+	return fixture(t, "TRAFFICGPT_TEST_BUNDLE", "../../examples/models/*.tgpt")
+}
+
+func capture(t *testing.T) string {
+	return fixture(t, "TRAFFICGPT_TEST_CAPTURE", "../../examples/captures/*.pcap*")
+}
+
+func native(t *testing.T) *trafficgpt.Context {
+	t.Helper()
+	context, err := trafficgpt.NewContext(trafficgpt.Settings{"engine": "native"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { context.Close() })
+	return context
+}
+
+func classifier(t *testing.T) *trafficgpt.Classifier {
+	t.Helper()
+	classifier, err := native(t).OpenClassifier(bundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { classifier.Close() })
+	return classifier
+}
+
+func flows(n int) (batch trafficgpt.Batch) {
+	for i := range n {
+		flow := []trafficgpt.Packet{{Size: int32(60 + i%1400)}}
+		for j := range i % 20 {
+			flow = append(flow, trafficgpt.Packet{Size: int32(-40 - (i*j)%1400), IPT: float32(j * 250)})
+		}
+		batch.Append(flow...)
+	}
+	return batch
+}
+
+func TestClassifyAgreesWithItselfBatchedOrNot(t *testing.T) {
+	classifier, batch := classifier(t), flows(50)
+	if classifier.Engine() != "native" || len(classifier.Labels()) == 0 {
+		t.Fatalf("engine %q, labels %q", classifier.Engine(), classifier.Labels())
+	}
+	together, err := classifier.Classify(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, verdict := range together {
+		var one trafficgpt.Batch
+		one.Append(batch.Flow(i)...)
+		alone, err := classifier.Classify(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if alone[0].Label != verdict.Label || abs(alone[0].Probability-verdict.Probability) > 1e-5 {
+			t.Errorf("flow %d: %+v alone, %+v among others", i, alone[0], verdict)
+		}
+		if verdict.Label != trafficgpt.Unknown && verdict.Name != classifier.Labels()[verdict.Label] {
+			t.Errorf("flow %d: label %d is called %q", i, verdict.Label, verdict.Name)
+		}
+	}
+	embeddings, err := classifier.Embed(batch)
+	if err != nil || len(embeddings) != 50*classifier.EmbeddingDim() {
+		t.Fatalf("%d values, %v", len(embeddings), err)
+	}
+	if none, err := classifier.Classify(trafficgpt.Batch{}); err != nil || len(none) != 0 {
+		t.Fatalf("no flows: %v, %v", none, err)
+	}
+}
+
+func abs(x float32) float32 { return max(x, -x) }
+
+func TestGoroutinesShareOneClassifier(t *testing.T) {
+	classifier, batch := classifier(t), flows(40)
+	want, err := classifier.Classify(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for range 5 {
+				got, err := classifier.Classify(batch)
+				if err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%v, %v", got, err)
+				}
+			}
+		}()
+	}
+	group.Wait()
+}
+
+func TestGenerateIsRepeatable(t *testing.T) {
+	context := native(t)
+	generator, err := context.OpenGenerator(bundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer generator.Close()
+	sampling := trafficgpt.DefaultSampling(7)
+	sampling.MaxPackets = 10
+	if len(generator.Classes()) > 0 {
+		sampling.Class = 0
+	}
+	all, err := generator.Generate(12, sampling)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sampling.FirstFlow = 5
+	part, err := generator.Generate(7, sampling)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range part.Len() {
+		if !reflect.DeepEqual(part.Flow(i), all.Flow(i+5)) {
+			t.Errorf("flow %d: %v, then %v", i+5, all.Flow(i+5), part.Flow(i))
+		}
+		if n := len(all.Flow(i)); n < 1 || n > 10 {
+			t.Errorf("flow %d has %d packets", i, n)
+		}
+	}
+	sampling.Class = uint32(len(generator.Classes()))
+	if _, err := generator.Generate(1, sampling); !errors.Is(err, trafficgpt.ErrInvalid) {
+		t.Errorf("a class that is not there: %v", err)
+	}
+	if _, err := generator.Generate(-1, sampling); !errors.Is(err, trafficgpt.ErrInvalid) {
+		t.Errorf("-1 flows: %v", err)
+	}
+	if none, err := generator.Generate(0, trafficgpt.DefaultSampling(1)); err != nil || none.Len() != 0 {
+		t.Errorf("no flows: %v, %v", none, err)
+	}
+}
+
+func TestReadCaptureKeepsEveryFlow(t *testing.T) {
+	capture, err := trafficgpt.ReadCapture(capture(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(capture.Info) == 0 || capture.Flows.Len() != len(capture.Info) {
+		t.Fatalf("%d flows, %d infos", capture.Flows.Len(), len(capture.Info))
+	}
+	for i, info := range capture.Info {
+		flow := capture.Flows.Flow(i)
+		if len(flow) == 0 || uint64(len(flow)) > info.Packets || flow[0].Size <= 0 || flow[0].IPT != 0 {
+			t.Errorf("flow %d: %d of %d packets, the first is %+v", i, len(flow), info.Packets, flow[0])
+		}
+		if !info.Client.IsValid() || !info.Server.IsValid() || info.End.Before(info.Start) || info.Start.Year() < 2000 {
+			t.Errorf("flow %d: %+v", i, info)
+		}
+	}
+	verdicts, err := classifier(t).Classify(capture.Flows)
+	if err != nil || len(verdicts) != len(capture.Info) {
+		t.Errorf("%d verdicts, %v", len(verdicts), err)
+	}
+}
+
+func TestErrorsHaveStatusAndMessage(t *testing.T) {
+	context, classifier := native(t), classifier(t)
+	late := flows(2)
+	late.Packets[0].IPT = -1
+	past := flows(2)
+	past.Offsets[2] = 1 << 40
+	empty := trafficgpt.Batch{}
+	empty.Append()
+	for name, test := range map[string]struct {
+		call   func() error
+		status trafficgpt.Status
+		says   string
+	}{
+		"setting": {func() error {
+			_, err := trafficgpt.NewContext(trafficgpt.Settings{"no.such": "1"})
+			return err
+		}, trafficgpt.ErrInvalid, "no.such"},
+		"bundle": {func() error {
+			_, err := context.OpenClassifier("no/such.tgpt")
+			return err
+		}, trafficgpt.ErrIO, "no/such.tgpt"},
+		"runtime": {func() error {
+			onnx, err := trafficgpt.NewContext(trafficgpt.Settings{"engine": "onnx", "onnx.library": "/no/such.so"})
+			if err != nil {
+				return err
+			}
+			defer onnx.Close()
+			_, err = onnx.OpenGenerator(bundle(t))
+			return err
+		}, trafficgpt.ErrNoRuntime, "/no/such.so"},
+		"capture": {func() error {
+			_, err := trafficgpt.ReadCapture("go.mod", nil)
+			return err
+		}, trafficgpt.ErrFormat, "go.mod"},
+		"packet":  {func() error { _, err := classifier.Classify(late); return err }, trafficgpt.ErrInvalid, "flow 0"},
+		"offsets": {func() error { _, err := classifier.Classify(past); return err }, trafficgpt.ErrInvalid, "offsets"},
+		"empty":   {func() error { _, err := classifier.Embed(empty); return err }, trafficgpt.ErrInvalid, "flow 0"},
+		"room": {func() error {
+			return classifier.ClassifyInto(flows(2), make([]uint32, 1), nil)
+		}, trafficgpt.ErrInvalid, "room"},
+	} {
+		err := test.call()
+		var full *trafficgpt.Error
+		if !errors.Is(err, test.status) || !errors.As(err, &full) || !strings.Contains(full.Message, test.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCloseIsFinalAndInAnyOrder(t *testing.T) {
+	context := native(t)
+	classifier, err := context.OpenClassifier(bundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := classifier.Classify(flows(1)); err != nil {
+		t.Fatal(err)
+	}
+	context.Close()
+	if _, err := classifier.Classify(flows(1)); err != nil {
+		t.Errorf("after its context was closed: %v", err)
+	}
+	classifier.Close()
+	classifier.Close()
+	if _, err := classifier.Classify(flows(1)); !errors.Is(err, trafficgpt.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	if _, err := context.OpenClassifier(bundle(t)); !errors.Is(err, trafficgpt.ErrClosed) {
+		t.Errorf("under a closed context: %v", err)
+	}
+}
+
+// Forgotten handles are freed: opening models again and again takes no more memory than doing so a few times.
+func TestForgottenHandlesAreFreed(t *testing.T) {
+	round := func() {
+		context, err := trafficgpt.NewContext(trafficgpt.Settings{"engine": "native"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		classifier, err := context.OpenClassifier(bundle(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := classifier.Classify(flows(20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resident := func(times int) int {
+		for range times {
+			for range 5 {
+				round()
+			}
+			for range 3 {
+				runtime.GC()
+				time.Sleep(2 * time.Millisecond)
+			}
+		}
+		return residentPages(t)
+	}
+	few := resident(10)
+	many := resident(50)
+	if many > few+few/2 {
+		t.Errorf("%d pages after 50 models, %d after 300", few, many)
+	}
+}

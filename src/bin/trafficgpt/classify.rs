@@ -1,0 +1,293 @@
+//! `trafficgpt classify`: the label of every flow of a capture or a table.
+
+use crate::captures::MeterArgs;
+use crate::engine::EngineArgs;
+use crate::exit::{Outcome, Stop};
+use serde_json::json;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use trafficgpt::classifier::Classifier;
+use trafficgpt::meter::{FlowKey, meter_file};
+use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::train::atomic::AtomicFile;
+use trafficgpt::train::interrupt::Interrupt;
+use trafficgpt::train::metrics::{Confusion, Scores};
+use trafficgpt::train::progress::Progress;
+use trafficgpt::train::table::{Row, Table};
+use trafficgpt::worker::Worker;
+use trafficgpt::{Error, Result};
+
+/// Flows classified, and then printed, at a time.
+const CHUNK: usize = 512;
+
+/// Most different labels among the flows for which accuracy is computed: the confusion matrix is their number squared.
+const MAX_TRUTHS: usize = 4096;
+
+/// Classify the flows of a capture or of a flow table.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trafficgpt classify model.tgpt capture.pcap
+  trafficgpt classify model.tgpt flows.parquet --json | jq -r .label | sort | uniq -c
+  trafficgpt classify model.tgpt test.csv --engine native --threads 1 -o verdicts.txt
+
+Each flow gets its label, the label's probability and the flow's packets; a flow whose best label is less probable than \
+the model's threshold is \"unknown\" (null in JSON). If the table has labels of its own, the last line compares: accuracy \
+and macro-F1 as scikit-learn computes them, over the flows that have a label.")]
+pub struct Args {
+    /// The bundle's directory.
+    bundle: PathBuf,
+    /// A capture (pcap or pcapng, plain or gzip), or a flow table (.parquet or .csv).
+    #[arg(value_name = "CAPTURE|TABLE")]
+    input: PathBuf,
+    /// Print one JSON object per flow.
+    #[arg(long)]
+    json: bool,
+    /// Write here instead of to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    meter: MeterArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let interrupt = Interrupt::on_signals()?;
+    let classifier = Classifier::open(&args.engine.context()?, &args.bundle)?;
+    match &args.output {
+        Some(path) => {
+            let mut out = BufWriter::new(AtomicFile::create(path)?);
+            classify(&args, &classifier, &interrupt, &mut out)?;
+            let file = out.into_inner().map_err(|e| Error::io(path, e.error()))?;
+            Ok(file.commit()?)
+        }
+        None => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            classify(&args, &classifier, &interrupt, &mut out)?;
+            out.flush().map_err(Stop::stdout)
+        }
+    }
+}
+
+fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &mut dyn Write) -> Outcome {
+    let mut job = Job::new(classifier, args.json, args.output.as_deref(), out);
+    job.print_header()?;
+    // A failure of `out` has to pass through the meter, which knows only our own errors.
+    let mut stopped = None;
+    let mut sink = |row: Row| -> Result<()> {
+        interrupt.check()?;
+        job.push(row).map_err(|stop| {
+            let error = match &stop {
+                Stop::Failed(error) => error.clone(),
+                Stop::BrokenPipe => Error::invalid("standard output is closed"),
+            };
+            stopped = Some(stop);
+            error
+        })
+    };
+    let read = if is_table(&args.input)? {
+        Table::read(&args.input).and_then(|table| {
+            table.warnings.iter().for_each(|warning| Progress::stderr().line(&format!("warning: {warning}")));
+            table.rows.into_iter().try_for_each(&mut sink)
+        })
+    } else {
+        meter_file(&args.input, &args.meter.options(), &mut |flow| sink(Row::of_flow(flow, None, String::new(), None)))
+            .map(|summary| {
+                if let Some(warning) = summary.warning {
+                    Progress::stderr().line(&format!("warning: {warning}"));
+                }
+            })
+    };
+    match (read, stopped) {
+        (Ok(()), _) => job.finish(),
+        (Err(_), Some(stop)) => Err(stop),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Whether the file is a flow table rather than a capture: by its name, or as Parquet by its first bytes.
+fn is_table(path: &Path) -> Result<bool> {
+    if path.is_dir() || path.extension().is_some_and(|e| e == "parquet" || e == "csv") {
+        return Ok(true);
+    }
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    read.map_err(|e| Error::io(path, &e))?;
+    Ok(magic == b"PAR1")
+}
+
+/// Flows on their way from the input to the output.
+struct Job<'a> {
+    classifier: &'a Classifier,
+    json: bool,
+    path: Option<&'a Path>,
+    out: &'a mut dyn Write,
+    worker: Worker,
+    waiting: Vec<Row>,
+    n_done: usize,
+    progress: Progress,
+    /// Width of the label column.
+    width: usize,
+    truths: Truths,
+}
+
+impl<'a> Job<'a> {
+    fn new(classifier: &'a Classifier, json: bool, path: Option<&'a Path>, out: &'a mut dyn Write) -> Self {
+        let widest = classifier.labels().iter().map(|l| l.chars().count()).max().unwrap_or(0);
+        // A bar would fight with the lines of a terminal.
+        let seen = path.is_none() && io::stdout().is_terminal();
+        let mut progress = if seen { Progress::hidden() } else { Progress::stderr() };
+        progress.begin("classify", None);
+        Self {
+            classifier,
+            json,
+            path,
+            out,
+            worker: Worker::new(),
+            waiting: Vec::new(),
+            n_done: 0,
+            progress,
+            width: widest.max(7),
+            truths: Truths::new(classifier.labels()),
+        }
+    }
+
+    fn print_header(&mut self) -> Outcome {
+        if self.json {
+            return Ok(());
+        }
+        let width = self.width;
+        let line = writeln!(self.out, "{:<48} {:<width$} {:>11} {:>8}", "flow", "label", "probability", "packets");
+        self.written(line)
+    }
+
+    fn written(&self, result: io::Result<()>) -> Outcome {
+        result.map_err(|e| match self.path {
+            Some(path) => Error::io(path, &e).into(),
+            None => Stop::stdout(e),
+        })
+    }
+
+    fn push(&mut self, row: Row) -> Outcome {
+        self.waiting.push(row);
+        if self.waiting.len() < CHUNK { Ok(()) } else { self.flush() }
+    }
+
+    /// Classifies and prints the flows that wait.
+    fn flush(&mut self) -> Outcome {
+        let rows = std::mem::take(&mut self.waiting);
+        let flows: Rows<Packet> = rows.iter().map(|row| row.packets.iter().copied()).collect();
+        let n_labels = self.classifier.labels().len();
+        let (mut labels, mut scores) = (vec![0; rows.len()], vec![0.0; rows.len() * n_labels]);
+        self.classifier.classify(&mut self.worker, flows.as_ragged(), &mut labels, Some(&mut scores))?;
+        for ((row, &label), scores) in rows.iter().zip(&labels).zip(scores.chunks_exact(n_labels)) {
+            self.n_done += 1;
+            self.truths.add(row, label)?;
+            let name = self.classifier.labels().get(label as usize).map(String::as_str);
+            let probability = scores.iter().copied().fold(0.0, f32::max);
+            let line = match self.json {
+                true => writeln!(self.out, "{}", json_line(self.n_done, row, name, probability)),
+                false => {
+                    let flow = row.key.as_ref().map_or_else(|| format!("row {}", self.n_done), key_text);
+                    let (width, name) = (self.width, name.unwrap_or("unknown"));
+                    writeln!(self.out, "{flow:<48} {name:<width$} {probability:>11.3} {:>8}", row.n_packets)
+                }
+            };
+            self.written(line)?;
+        }
+        self.progress.advance(rows.len() as u64);
+        Ok(())
+    }
+
+    /// The flows left, and how the labels compare with those the flows had.
+    fn finish(mut self) -> Outcome {
+        self.flush()?;
+        self.progress.end();
+        let Some(Scores { accuracy, macro_f1, flows, .. }) = self.truths.scores()? else { return Ok(()) };
+        let n = self.n_done;
+        let line = if self.json {
+            let summary = json!({ "flows": n, "labelled": flows, "accuracy": accuracy, "macro_f1": macro_f1 });
+            writeln!(self.out, "{}", json!({ "summary": summary }))
+        } else {
+            writeln!(self.out, "accuracy {accuracy:.4}, macro-F1 {macro_f1:.4} over {flows} labelled of {n} flows")
+        };
+        self.written(line)
+    }
+}
+
+/// `192.0.2.1:4242 > 198.51.100.7:53 udp`
+fn key_text(key: &FlowKey) -> String {
+    let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
+    let protocol = match key.protocol {
+        1 => "icmp".to_string(),
+        6 => "tcp".to_string(),
+        17 => "udp".to_string(),
+        58 => "icmpv6".to_string(),
+        other => format!("ip {other}"),
+    };
+    format!("{} > {} {protocol}", end(key.client, key.client_port), end(key.server, key.server_port))
+}
+
+fn json_line(number: usize, row: &Row, label: Option<&str>, probability: f32) -> serde_json::Value {
+    // Six digits are what single precision knows.
+    let probability = (f64::from(probability) * 1e6).round() / 1e6;
+    let mut line = json!({ "flow": number, "label": label, "probability": probability, "packets": row.n_packets });
+    if let Some(key) = &row.key {
+        line["client_ip"] = json!(key.client);
+        line["server_ip"] = json!(key.server);
+        line["client_port"] = json!(key.client_port);
+        line["server_port"] = json!(key.server_port);
+        line["protocol"] = json!(key.protocol);
+    }
+    if let Some(start_ns) = row.start_ns {
+        line["start_ns"] = json!(start_ns);
+    }
+    if let Some(truth) = &row.label {
+        line["truth"] = json!(truth);
+    }
+    line
+}
+
+/// What the flows are said to be, against what the model says.
+struct Truths {
+    index: HashMap<String, u32>,
+    n_model: u32,
+    pairs: Vec<(u32, u32)>,
+}
+
+impl Truths {
+    fn new(labels: &[String]) -> Self {
+        let index = labels.iter().cloned().zip(0..).collect();
+        Self { index, n_model: labels.len() as u32, pairs: Vec::new() }
+    }
+
+    fn add(&mut self, row: &Row, label: u32) -> Result<()> {
+        let Some(truth) = &row.label else { return Ok(()) };
+        let next = self.index.len() as u32;
+        let truth = match self.index.get(truth) {
+            Some(known) => *known,
+            // A label the model does not know can only be missed; it counts all the same.
+            None => *self.index.entry(truth.clone()).or_insert(next),
+        };
+        if self.index.len() > MAX_TRUTHS.max(self.n_model as usize) {
+            return Err(Error::invalid(format!("the flows have more than {MAX_TRUTHS} different labels of their own")));
+        }
+        self.pairs.push((truth, label));
+        Ok(())
+    }
+
+    /// Accuracy and the rest; none if no flow had a label.
+    fn scores(&self) -> Result<Option<Scores>> {
+        if self.pairs.is_empty() {
+            return Ok(None);
+        }
+        let mut confusion = Confusion::new(self.index.len());
+        for &(truth, label) in &self.pairs {
+            confusion.add(truth, label)?;
+        }
+        Ok(Some(confusion.scores()))
+    }
+}

@@ -1,0 +1,70 @@
+//! `trafficgpt evaluate`: how good a bundle's classifier is.
+
+use crate::exit::{Outcome, Stop};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use trafficgpt::classifier::Classifier;
+use trafficgpt::config::Settings;
+use trafficgpt::context::Context;
+use trafficgpt::train::atomic::AtomicFile;
+use trafficgpt::train::dataset;
+use trafficgpt::train::evaluate;
+use trafficgpt::train::table::{Split, Table};
+use trafficgpt::{Error, Result};
+
+/// Judge a bundle's classifier by labelled flows: accuracy, F1, every label, confusion matrix.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trafficgpt evaluate model.tgpt flows.parquet --split val
+  trafficgpt evaluate model.tgpt flows.parquet --split test --json -o report.json")]
+pub struct Args {
+    /// The bundle.
+    bundle: PathBuf,
+    /// Labelled flow tables (Parquet or CSV), or directories of them.
+    #[arg(required = true)]
+    flows: Vec<PathBuf>,
+    /// Which flows: train, val, test or all.
+    #[arg(long, default_value = "val")]
+    split: String,
+    /// Leave out rows where a column has this value.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    exclude: Vec<String>,
+    /// Who runs the network: auto, native or onnx.
+    #[arg(long, default_value = "auto")]
+    engine: String,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write the report to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let split = match args.split.as_str() {
+        "all" => None,
+        name => Some(name.parse::<Split>().map_err(|e| Error::invalid(format!("{e}, or all")))?),
+    };
+    let mut settings = Settings::default();
+    settings.set("engine", &args.engine)?;
+    let classifier = Classifier::open(&Context::new(settings), &args.bundle)?;
+    let table = Table::read_many(&args.flows, &dataset::exclusions(&args.exclude)?)?;
+    let report = evaluate::evaluate(&classifier, &table, split)?;
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(format!("report: {e}")))?;
+        format!("{json}\n")
+    } else {
+        report.to_string()
+    };
+    match &args.output {
+        None => io::stdout().lock().write_all(text.as_bytes()).map_err(Stop::stdout),
+        Some(path) => Ok(write(path, &text)?),
+    }
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(text.as_bytes()).map_err(|e| Error::io(path, &e))?;
+    file.commit()
+}

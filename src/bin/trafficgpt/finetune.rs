@@ -1,0 +1,64 @@
+//! `trafficgpt finetune`: a classifier from a pretrained network.
+
+use crate::exit::Outcome;
+use crate::training::{LoopArgs, Plan, RunArgs};
+use serde::Serialize;
+use std::path::PathBuf;
+use trafficgpt::Error;
+use trafficgpt::train::settings::{self, ClassWeights, Finetune};
+
+/// Train a classifier on labelled flows, from a pretrained run or a bundle.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trafficgpt finetune flows.parquet --from run -o classifier
+  trafficgpt finetune flows.parquet --from model.tgpt --freeze -o classifier
+  trafficgpt finetune --resume -o classifier")]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// A run directory or a bundle to start from.
+    #[arg(long, value_name = "RUN|BUNDLE", required_unless_present = "resume", conflicts_with = "resume")]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(clap::Args, Serialize)]
+struct Flags {
+    /// Train the head alone and leave the network as it is.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    freeze: bool,
+    /// Weight of the language model's loss beside the classifier's; 0: the network forgets how to generate.
+    #[arg(long)]
+    lm_weight: Option<f64>,
+    /// How labels of different size count: none, sqrt or balanced.
+    #[arg(long)]
+    class_weights: Option<ClassWeights>,
+    /// Probability mass that the target gives to all labels alike.
+    #[arg(long)]
+    label_smoothing: Option<f64>,
+    /// Probability that a training flow is cut after a random number of packets, so that the answer is good early.
+    #[arg(long)]
+    crop: Option<f64>,
+    /// Probability below which the classifier says "unknown"; 0: never.
+    #[arg(long)]
+    reject_below: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    run: LoopArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    match args.run.plan(settings::to_table(&args.flags)?)? {
+        Plan::New { flags, data } => {
+            let settings: Finetune = settings::resolve(args.run.config(), flags)?;
+            let from = args.from.ok_or_else(|| Error::invalid("--from is missing"))?;
+            args.run.run(settings.run.threads, |session| session.finetune(&settings, &data, &from))
+        }
+        Plan::Resume { flags, data } => {
+            args.run.run(args.flags.run.threads(), |session| session.resume("finetune", &flags, &data))
+        }
+    }
+}

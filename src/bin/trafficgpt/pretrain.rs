@@ -1,0 +1,71 @@
+//! `trafficgpt pretrain`: a language model of flows.
+
+use crate::exit::Outcome;
+use crate::training::{LoopArgs, Plan, RunArgs};
+use serde::Serialize;
+use std::path::PathBuf;
+use trafficgpt::Error;
+use trafficgpt::train::settings::{self, Pretrain};
+
+/// Train a language model on flows, labelled or not.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  trafficgpt pretrain flows.parquet --quantizer quantizer.safetensors -o run
+  trafficgpt pretrain labelled.parquet --unlabelled pool.parquet --with-classes --quantizer q.safetensors -o run
+  trafficgpt pretrain --resume -o run")]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// The quantizer, of `trafficgpt quantizer fit`.
+    #[arg(long, value_name = "FILE", required_unless_present = "resume", conflicts_with = "resume")]
+    quantizer: Option<PathBuf>,
+    /// Size of the network: edge or base.
+    #[arg(long, conflicts_with_all = ["layers", "width", "heads", "resume"])]
+    preset: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(clap::Args, Serialize)]
+struct Flags {
+    /// Give every label a token that leads its flows.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    with_classes: bool,
+    /// With classes: share of the labelled flows that are led by BOF all the same.
+    #[arg(long)]
+    bof_share: Option<f64>,
+    /// Blocks of the network.
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Width of its hidden state.
+    #[arg(long)]
+    width: Option<usize>,
+    /// Attention heads of a block.
+    #[arg(long)]
+    heads: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    run: LoopArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let mut flags = settings::to_table(&args.flags)?;
+    if let Some(preset) = &args.preset {
+        let (layers, width, heads) = settings::preset(preset)?;
+        for (key, value) in [("layers", layers), ("width", width), ("heads", heads)] {
+            flags.insert(key.to_string(), toml::Value::Integer(value as i64));
+        }
+    }
+    match args.run.plan(flags)? {
+        Plan::New { flags, data } => {
+            let settings: Pretrain = settings::resolve(args.run.config(), flags)?;
+            let quantizer = args.quantizer.ok_or_else(|| Error::invalid("--quantizer is missing"))?;
+            args.run.run(settings.run.threads, |session| session.pretrain(&settings, &data, &quantizer))
+        }
+        Plan::Resume { flags, data } => {
+            args.run.run(args.flags.run.threads(), |session| session.resume("pretrain", &flags, &data))
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What `pretrain` and `finetune` share: arguments, threads, and how a run is reported.
+
+use crate::exit::Outcome;
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use trafficgpt::train::interrupt::Interrupt;
+use trafficgpt::train::progress::Progress;
+use trafficgpt::train::schedule::Schedule;
+use trafficgpt::train::session::{self, Data, Session, Summary};
+use trafficgpt::train::settings;
+use trafficgpt::{Error, Kind, Result};
+
+/// The figures of an evaluation that are worth a last line.
+const FIGURES: [&str; 5] = ["val_loss", "perplexity", "accuracy", "macro_f1", "lm_loss"];
+
+/// Which flows, where to, and from which configuration.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Flow tables (Parquet or CSV), or directories of them; not needed with --resume.
+    flows: Vec<PathBuf>,
+    /// Tables to read as well, without their labels.
+    #[arg(long, value_name = "FLOWS", num_args = 1..)]
+    unlabelled: Vec<PathBuf>,
+    /// Directory of the run; must not exist, but for --resume.
+    #[arg(short, long, value_name = "RUN")]
+    output: PathBuf,
+    /// Go on with the run in RUN, bit for bit.
+    #[arg(long)]
+    resume: bool,
+    /// Settings as TOML; the command line wins over it. RUN/config.toml of another run is one.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Leave out rows where a column has this value.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    exclude: Vec<String>,
+    /// Allow groups that have flows in several splits: figures will flatter.
+    #[arg(long)]
+    allow_shared_groups: bool,
+    /// Say nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Settings of the loop that both commands have. Names are those of the configuration file.
+#[derive(Args, Serialize)]
+pub struct LoopArgs {
+    /// Passes over the training flows.
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Steps after which to end even so; 0: none.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Most tokens in a batch.
+    #[arg(long)]
+    batch_tokens: Option<usize>,
+    /// Full learning rate.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Steps over which the learning rate rises.
+    #[arg(long)]
+    warmup: Option<u64>,
+    /// cosine, plateau or constant.
+    #[arg(long)]
+    schedule: Option<Schedule>,
+    /// Evaluations without a lower loss before the plateau schedule halves the rate.
+    #[arg(long)]
+    plateau_patience: Option<u32>,
+    /// Decoupled weight decay.
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Probability of dropout.
+    #[arg(long)]
+    dropout: Option<f64>,
+    /// Decades by which a flow's times are shaken in every epoch; 0: not.
+    #[arg(long)]
+    time_jitter: Option<f64>,
+    /// Largest norm of the gradients; 0: unlimited.
+    #[arg(long)]
+    clip: Option<f64>,
+    /// Seed of every draw.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Evaluations without a gain before the run ends; 0: never.
+    #[arg(long)]
+    patience: Option<u32>,
+    /// Steps between evaluations; 0: once an epoch.
+    #[arg(long)]
+    eval_every: Option<u64>,
+    /// Steps between checkpoints; 0: at each evaluation.
+    #[arg(long)]
+    save_every: Option<u64>,
+    /// Steps between lines of metrics.jsonl.
+    #[arg(long)]
+    log_every: Option<u64>,
+    /// Checkpoints to keep besides the best.
+    #[arg(long)]
+    keep: Option<usize>,
+    /// CPU threads; 0: all.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Share of the groups held out for validation among flows that name no split.
+    #[arg(long)]
+    val_share: Option<f64>,
+}
+
+/// What to do once arguments, configuration and data are sorted out.
+pub enum Plan {
+    /// A new run with these flags.
+    New {
+        /// What the flags say.
+        flags: toml::Table,
+        /// Which flows.
+        data: Data,
+    },
+    /// Going on, with these flags and, if any are given, these places of the flows.
+    Resume {
+        /// What the flags say.
+        flags: toml::Table,
+        /// Where the flows lie now.
+        data: Data,
+    },
+}
+
+impl RunArgs {
+    /// The configuration file, if one is given.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Joins the configuration file and `flags`.
+    pub fn plan(&self, flags: toml::Table) -> Result<Plan> {
+        let given = Data {
+            flows: self.flows.clone(),
+            unlabelled: self.unlabelled.clone(),
+            exclude: self.exclude.clone(),
+            allow_shared_groups: self.allow_shared_groups,
+        };
+        if self.resume {
+            if self.config.is_some() || !self.exclude.is_empty() || self.allow_shared_groups {
+                return Err(Error::invalid(
+                    "--resume keeps the run's settings and rows: leave out --config, --exclude and \
+                     --allow-shared-groups",
+                ));
+            }
+            return Ok(Plan::Resume { flags, data: given });
+        }
+        let of_file = match &self.config {
+            Some(path) => session::take_data(&mut settings::read_table(path)?)?,
+            None => Data::default(),
+        };
+        let data = if given.flows.is_empty() && given.unlabelled.is_empty() {
+            Data {
+                exclude: if given.exclude.is_empty() { of_file.exclude } else { given.exclude },
+                allow_shared_groups: given.allow_shared_groups || of_file.allow_shared_groups,
+                ..of_file
+            }
+        } else {
+            given
+        };
+        Ok(Plan::New { flags, data })
+    }
+
+    /// Runs `work` on `threads` threads (0: all) with progress and interrupts, and reports how it ended.
+    pub fn run(&self, threads: usize, work: impl FnOnce(Session<'_>) -> Result<Summary> + Send) -> Outcome {
+        let mut progress = if self.quiet { Progress::hidden() } else { Progress::stderr() };
+        let interrupt = Interrupt::on_signals()?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|e| Error::new(Kind::NoMemory, format!("{threads} threads: {e}")))?;
+        let summary = pool.install(|| {
+            work(Session {
+                output: &self.output,
+                arguments: std::env::args().collect(),
+                progress: &mut progress,
+                interrupt: &interrupt,
+            })
+        })?;
+        let figures =
+            FIGURES.iter().filter_map(|name| Some(format!("{name} {:.4}", summary.best.get(name)?.as_f64()?)));
+        let (figures, state) = (figures.collect::<Vec<_>>().join(", "), summary.state);
+        progress.line(&format!("done after {} steps; best after step {}: {figures}", state.step, state.best_step));
+        Ok(())
+    }
+}
+
+impl LoopArgs {
+    /// Threads to run on; 0: all.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or(0)
+    }
+}

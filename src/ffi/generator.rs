@@ -1,0 +1,213 @@
+//! `tgpt_generator`: seed → flows.
+
+use super::args;
+use super::boundary::{Call, guard, guard_value};
+use super::classifier::TGPT_UNKNOWN;
+use super::context::{Shared, tgpt_context};
+use super::error::{tgpt_error, tgpt_status};
+use super::handle::{self, Opaque};
+use super::log::TGPT_LOG_INFO;
+use super::names::{self, Names};
+use super::worker::tgpt_worker;
+use crate::error::{Error, Kind, Result};
+use crate::generator::Generator;
+use crate::packet::Packet;
+use crate::sampling::Sampling;
+use std::ffi::c_char;
+use std::ptr;
+use std::sync::Arc;
+
+/// Makes flows like those it was trained on. Immutable, shared by any threads; the weights are held once.
+pub struct tgpt_generator(());
+
+/// What the handle holds.
+pub(super) struct State {
+    generator: Generator,
+    classes: Names,
+    context: Arc<Shared>,
+}
+
+impl Opaque for tgpt_generator {
+    type Value = State;
+    const NAME: &'static str = "generator";
+    const TAG: u64 = 0x7467_7074_6765_6e65;
+}
+
+/// How flows are drawn. Begin with TGPT_SAMPLING_INIT, which sets `type_size` and every default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct tgpt_sampling {
+    /// `sizeof(tgpt_sampling)` of the caller.
+    pub type_size: usize,
+    /// Where the draws come from: the same seed gives the same flows, on any engine and any number of threads.
+    pub seed: u64,
+    /// Number of the first flow: flow `i` of the call is flow `first_flow + i` of the seed, so that a long run can be
+    /// cut into calls.
+    pub first_flow: u64,
+    /// The class of the flows, less than tgpt_generator_n_classes; or TGPT_UNKNOWN: any.
+    pub class_id: u32,
+    /// Most packets of a flow; 0: as many as the model can.
+    pub max_packets: u32,
+    /// Draw from this many most likely tokens; 0: from all.
+    pub top_k: u32,
+    /// Draw from the most likely tokens that together reach this probability, in (0, 1]; 1: from all.
+    pub top_p: f32,
+    /// Divides the logits, in 0..=100: below 1 the likely becomes likelier; 0 always takes the likeliest.
+    pub temperature: f32,
+    /// 0.
+    pub flags: u32,
+    /// 0.
+    pub reserved: [u64; 4],
+}
+
+impl tgpt_sampling {
+    /// The crate's own form. Its values are checked where they are used.
+    fn convert(&self) -> Result<Sampling> {
+        args::reserved(&self.reserved, "sampling")?;
+        if self.flags != 0 {
+            return Err(Error::invalid(format!("sampling.flags is {:#x}; it must be 0", self.flags)));
+        }
+        Ok(Sampling {
+            seed: self.seed,
+            first_flow: self.first_flow,
+            class: (self.class_id != TGPT_UNKNOWN).then_some(self.class_id),
+            max_packets: self.max_packets,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            temperature: self.temperature,
+        })
+    }
+}
+
+/// Opens the generator of a bundle, on the engine that the context's config asks for, as tgpt_classifier_open does.
+///
+/// `bundle`: path of the bundle's directory. It is checked whole before anything of it runs.
+/// Writes the new handle to `*out`; free it with tgpt_generator_free.
+/// Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole; TGPT_E_NO_RUNTIME,
+/// TGPT_E_RUNTIME from the engine; TGPT_E_INVALID for a NULL.
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_open(
+    context: *const tgpt_context,
+    bundle: *const c_char,
+    out: *mut *mut tgpt_generator,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let (context, bundle, out) =
+            unsafe { (handle::get(context)?, args::path(bundle, "bundle")?, args::out(out, "out")?) };
+        call.log_to(context.log);
+        let generator = Generator::open(&context.context, bundle)?;
+        let classes = Names::new(generator.classes())?;
+        let opened = format!("generator {} runs on engine {}", bundle.display(), generator.engine());
+        context.log.write(TGPT_LOG_INFO, &opened);
+        handle::give(out, State { generator, classes, context: Arc::clone(context) });
+        Ok(())
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
+/// The engine in use, "native" or "onnx". NULL where `generator` is NULL.
+///
+/// Returns a static string.
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_engine(generator: *const tgpt_generator) -> *const c_char {
+    // SAFETY: the contract of the header.
+    guard_value(ptr::null(), || Ok(names::engine(unsafe { handle::get(generator) }?.generator.engine()).as_ptr()))
+}
+
+/// Number of classes that flows can be asked for by; 0 for a model trained without, or where `generator` is NULL.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_n_classes(generator: *const tgpt_generator) -> u32 {
+    // SAFETY: the contract of the header.
+    guard_value(0, || Ok(unsafe { handle::get(generator) }?.classes.len()))
+}
+
+/// The name of a class, in UTF-8. NULL where there is no such class.
+///
+/// Returns a string that lives as long as the generator.
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_class(generator: *const tgpt_generator, class_id: u32) -> *const c_char {
+    // SAFETY: the contract of the header.
+    guard_value(ptr::null(), || Ok(unsafe { handle::get(generator) }?.classes.get(class_id)))
+}
+
+/// Most packets that a flow of this model can have: `n_flows` times it always is enough room. 0 where `generator` is
+/// NULL.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_max_packets(generator: *const tgpt_generator) -> u32 {
+    // SAFETY: the contract of the header.
+    guard_value(0, || Ok(unsafe { handle::get(generator) }?.generator.max_packets() as u32))
+}
+
+/// Draws `n_flows` flows of at least one packet each. Flow `i` depends on `sampling` and `i` alone, not on `n_flows`.
+///
+/// `packets`: room for `cap` packets; flow `i` is written to `packets[offsets[i] .. offsets[i + 1]]`.
+/// `offsets`: room for `n_flows + 1` values.
+/// `needed`: NULL, or gets the number of packets of all the flows, also with TGPT_E_NOSPACE.
+/// Errors: TGPT_E_NOSPACE where `cap` is less than what is needed: nothing but `*needed` is written, and the same call
+/// with enough room gives the flows. TGPT_E_INVALID for a class that is not there, a value out of its range, more
+/// flows than 2^24, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
+/// TGPT_E_RUNTIME from the engine.
+/// Threads: any number on one generator, each with its own worker.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generate(
+    generator: *const tgpt_generator,
+    worker: *mut tgpt_worker,
+    sampling: *const tgpt_sampling,
+    n_flows: usize,
+    packets: *mut Packet,
+    cap: usize,
+    offsets: *mut u64,
+    needed: *mut usize,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let (state, worker) = unsafe { (handle::get(generator)?, handle::get(worker)?) };
+        call.log_to(state.context.log);
+        // SAFETY: the contract of the header; zeros are a legal struct.
+        let sampling = unsafe { args::sized(sampling, size_of::<tgpt_sampling>(), "sampling") }?.convert()?;
+        let n_offsets = args::count(n_flows, 1, 1, "n_flows")?;
+        // SAFETY: the contract of the header.
+        let (packets, offsets) =
+            unsafe { (args::slice_mut(packets, cap, "packets")?, args::slice_mut(offsets, n_offsets, "offsets")?) };
+        let needed = match needed.is_null() {
+            true => None,
+            // SAFETY: the contract of the header.
+            false => Some(unsafe { args::out(needed, "needed") }?),
+        };
+        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
+        let held = &mut *held;
+        held.rows.clear();
+        state.generator.generate(&mut held.worker, &sampling, n_flows, &mut held.rows)?;
+        let flows = held.rows.as_ragged();
+        let total = flows.total();
+        if let Some(needed) = needed {
+            needed.write(total);
+        }
+        let Some(room) = packets.get_mut(..total) else {
+            return Err(Error::new(Kind::NoSpace, format!("the flows have {total} packets; cap is {cap}")));
+        };
+        room.copy_from_slice(flows.values());
+        offsets.copy_from_slice(flows.offsets());
+        Ok(())
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
+/// Frees a generator; NULL is legal. No call may be using it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_generator_free(generator: *mut tgpt_generator) {
+    // SAFETY: the contract of the header.
+    guard_value((), || unsafe { handle::free(generator) });
+}

@@ -1,0 +1,438 @@
+//! The flows a run learns from and the flows it is judged by, as tokens.
+//!
+//! Training flows are those of split `train`, validation flows those of split `val`; flows of split `test` are dropped
+//! as they are read. Flows that name no split go where the rest of their group is, else a share of the groups, drawn
+//! from the group's name alone, goes to validation.
+
+use crate::error::{Error, Kind, Result};
+use crate::packet::{N_PACKETS, Packet, Rows};
+use crate::quantizer::Quantizer;
+use crate::tokens::Token;
+use crate::train::table::{self, Filter, Row, Split, Table};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// A training flow is a copy of a validation flow if at least this many packets are equal in size and time, and there
+/// are no others. Shorter flows are often equal by chance.
+const COPY_PACKETS: usize = 4;
+
+/// Groups that an error message lists.
+const GROUPS_SHOWN: usize = 3;
+
+/// Which flows to read.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Tables whose labels count.
+    pub labelled: &'a [PathBuf],
+    /// Tables whose labels are ignored.
+    pub unlabelled: &'a [PathBuf],
+    /// Rows to keep.
+    pub filters: &'a [Filter],
+    /// Share of the groups that goes to validation among flows that name no split.
+    pub val_share: f64,
+    /// Whether groups may have flows in several splits.
+    pub allow_shared_groups: bool,
+}
+
+/// A file of flows, as a training record names it: by content, not by where it lay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name without directories.
+    pub file: String,
+    /// SHA-256 of its content, lower-case hexadecimal.
+    pub sha256: String,
+    /// Rows that were read and kept by the filters, of all splits.
+    pub rows: usize,
+}
+
+impl Source {
+    fn new(path: &Path, rows: usize) -> Result<Self> {
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { file, sha256: sha256(path)?, rows })
+    }
+}
+
+/// Flows of one split, as tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Flows {
+    /// Each flow's first packets; no flow is empty.
+    pub packets: Rows<Packet>,
+    /// Their tokens.
+    pub tokens: Rows<Token>,
+    /// Whether the flow ended with the last of them.
+    pub ended: Vec<bool>,
+    /// Index of the flow's label in [`Dataset::labels`], if it has one.
+    pub labels: Vec<Option<u32>>,
+}
+
+impl Flows {
+    /// Number of flows.
+    pub fn len(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty()
+    }
+
+    /// Positions that each flow's sequence takes: its packets and the token that leads them.
+    pub fn costs(&self) -> Vec<usize> {
+        self.tokens.as_ragged().rows().map(|row| row.len() + 1).collect()
+    }
+
+    /// The flows that have a label.
+    pub fn labelled(&self) -> Self {
+        let mut out = Self::default();
+        for (i, label) in self.labels.iter().enumerate().filter(|(_, l)| l.is_some()) {
+            out.packets.push(self.packets.row(i).iter().copied());
+            out.tokens.push(self.tokens.row(i).iter().copied());
+            out.ended.push(self.ended[i]);
+            out.labels.push(*label);
+        }
+        out
+    }
+}
+
+/// All flows of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    /// To learn from.
+    pub train: Flows,
+    /// To choose and stop by.
+    pub val: Flows,
+    /// The labels there are, sorted.
+    pub labels: Vec<String>,
+    /// Where the flows came from.
+    pub sources: Vec<Source>,
+    /// What was left out and why, a sentence each; for the user to see.
+    pub notes: Vec<String>,
+}
+
+/// A flow on its way into the data set.
+struct Staged {
+    packets: Vec<Packet>,
+    tokens: Vec<Token>,
+    ended: bool,
+    label: Option<String>,
+    group: String,
+    split: Option<Split>,
+    /// Of the packets kept, if there are enough to tell copies by.
+    fingerprint: Option<u64>,
+}
+
+impl Dataset {
+    /// Reads the flows of `request` and turns them into tokens, `n_packets` of each at most.
+    pub fn read(request: &Request<'_>, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
+        let mut staged = Vec::new();
+        let mut out = Self::default();
+        for (paths, labelled) in [(request.labelled, true), (request.unlabelled, false)] {
+            for path in paths {
+                for file in table::files_of(path)? {
+                    let table = Table::read_filtered(&file, request.filters)?;
+                    out.sources.push(Source::new(&file, table.rows.len())?);
+                    out.notes.extend(table.warnings);
+                    let rows: Result<Vec<Staged>> = table
+                        .rows
+                        .into_par_iter()
+                        .map(|row| Staged::new(row, labelled, quantizer, n_packets))
+                        .collect();
+                    staged.extend(rows.map_err(|e| e.at(file.display()))?);
+                }
+            }
+        }
+        assign_splits(&mut staged, request)?;
+        out.fill(staged)?;
+        Ok(out)
+    }
+
+    fn fill(&mut self, staged: Vec<Staged>) -> Result<()> {
+        let of_split = |split| move |flow: &&Staged| flow.split == Some(split);
+        let n_test = staged.iter().filter(of_split(Split::Test)).count();
+        if n_test > 0 {
+            self.notes.push(format!("{n_test} flows of split test are left out"));
+        }
+        let held_out: HashSet<u64> = staged.iter().filter(of_split(Split::Val)).filter_map(|f| f.fingerprint).collect();
+        let kept = staged.iter().filter(|f| f.split != Some(Split::Test));
+        let labels: BTreeSet<&str> = kept.filter_map(|f| f.label.as_deref()).collect();
+        let ids: BTreeMap<&str, u32> = labels.iter().copied().zip(0..).collect();
+        let mut copies = 0;
+        for flow in &staged {
+            let part = match flow.split {
+                Some(Split::Val) => &mut self.val,
+                Some(Split::Train) if flow.fingerprint.is_some_and(|f| held_out.contains(&f)) => {
+                    copies += 1;
+                    continue;
+                }
+                Some(Split::Train) => &mut self.train,
+                _ => continue,
+            };
+            part.packets.push(flow.packets.iter().copied());
+            part.tokens.push(flow.tokens.iter().copied());
+            part.ended.push(flow.ended);
+            part.labels.push(flow.label.as_deref().and_then(|l| ids.get(l).copied()));
+        }
+        if copies > 0 {
+            self.notes.push(format!("{copies} training flows equal to a validation flow are left out"));
+        }
+        self.labels = labels.into_iter().map(String::from).collect();
+        for (part, name) in [(&self.train, "train"), (&self.val, "val")] {
+            if part.is_empty() {
+                return Err(Error::invalid(format!(
+                    "no flow of split {name} is left{}: give tables that have some, or flows without a split and a \
+                     share of them for validation",
+                    if self.notes.is_empty() { String::new() } else { format!(" ({})", self.notes.join("; ")) }
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Staged {
+    fn new(row: Row, labelled: bool, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
+        let kept = &row.packets[..row.packets.len().min(n_packets).min(N_PACKETS)];
+        let mut tokens = vec![0; kept.len()];
+        quantizer.encode(kept, &mut tokens)?;
+        if tokens.is_empty() {
+            return Err(Error::format("a flow has no packets"));
+        }
+        Ok(Self {
+            ended: row.n_packets == kept.len() as u64,
+            label: row.label.filter(|_| labelled),
+            group: row.group,
+            split: row.split,
+            fingerprint: (kept.len() >= COPY_PACKETS).then(|| fingerprint(kept)),
+            packets: kept.to_vec(),
+            tokens,
+        })
+    }
+}
+
+/// The filters that leave out rows by `column=value`.
+pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
+    let exclusion = |text: &String| {
+        let filter = text.parse::<Filter>().ok().filter(|filter| !filter.exclude);
+        let filter = filter.ok_or_else(|| Error::invalid(format!("exclude \"{text}\": write column=value")))?;
+        Ok(Filter { exclude: true, ..filter })
+    };
+    texts.iter().map(exclusion).collect()
+}
+
+/// The packets that a quantizer is fitted to: the first [`N_PACKETS`] of every flow that is not held out.
+pub fn training_packets(paths: &[PathBuf], exclude: &[String]) -> Result<(Vec<Packet>, Vec<Source>)> {
+    let filters = exclusions(exclude)?;
+    let (mut packets, mut sources) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in table::files_of(path)? {
+            let table = Table::read_filtered(&file, &filters)?;
+            sources.push(Source::new(&file, table.rows.len())?);
+            for row in table.rows.iter().filter(|row| !matches!(row.split, Some(Split::Val | Split::Test))) {
+                packets.extend(row.packets.iter().take(N_PACKETS));
+            }
+        }
+    }
+    if packets.is_empty() {
+        return Err(Error::invalid("there are no packets to fit to: all flows are of split val or test"));
+    }
+    Ok((packets, sources))
+}
+
+/// Gives a split to every flow that has none, and refuses groups that lie on several sides.
+fn assign_splits(staged: &mut [Staged], request: &Request<'_>) -> Result<()> {
+    let mut splits: BTreeMap<&str, Split> = BTreeMap::new();
+    let mut shared: BTreeSet<&str> = BTreeSet::new();
+    for flow in staged.iter().filter(|f| !f.group.is_empty()) {
+        let Some(split) = flow.split else { continue };
+        if *splits.entry(&flow.group).or_insert(split) != split {
+            shared.insert(&flow.group);
+        }
+    }
+    if !shared.is_empty() && !request.allow_shared_groups {
+        let some: Vec<&str> = shared.iter().copied().take(GROUPS_SHOWN).collect();
+        return Err(Error::mismatch(format!(
+            "{} groups have flows in more than one split, such as {}: related flows would be learnt and judged by; \
+             split by group, or allow it with --allow-shared-groups",
+            shared.len(),
+            some.join(", ")
+        )));
+    }
+    let assigned: Vec<Split> = staged
+        .iter()
+        .enumerate()
+        .map(|(i, flow)| {
+            let drawn = || {
+                // A flow without a group stands for itself.
+                let key = if flow.group.is_empty() { format!("flow {i}") } else { format!("group {}", flow.group) };
+                if share_of(&key) < request.val_share { Split::Val } else { Split::Train }
+            };
+            flow.split.or_else(|| splits.get(flow.group.as_str()).copied()).unwrap_or_else(drawn)
+        })
+        .collect();
+    for (flow, split) in staged.iter_mut().zip(assigned) {
+        flow.split = Some(split);
+    }
+    Ok(())
+}
+
+/// Where in [0, 1) `key` falls; the same on every machine.
+fn share_of(key: &str) -> f64 {
+    let digest = Sha256::digest(key.as_bytes());
+    let bits = digest.iter().take(4).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+    f64::from(bits) / 2f64.powi(32)
+}
+
+fn fingerprint(packets: &[Packet]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytemuck::cast_slice::<Packet, u8>(packets).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// SHA-256 of the file at `path`, lower-case hexadecimal.
+fn sha256(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(|e| Error::io(path, &e))?);
+    loop {
+        let chunk = file.fill_buf().map_err(|e| Error::io(path, &e))?;
+        if chunk.is_empty() {
+            break;
+        }
+        hasher.update(chunk);
+        let n = chunk.len();
+        file.consume(n);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Checks that a data set has what a classifier needs: labels, and at least two of them; flows without one are dropped.
+pub fn for_classifier(mut data: Dataset) -> Result<Dataset> {
+    if data.labels.len() < 2 {
+        let what = match data.labels.first() {
+            None => "no flow has a label: give tables with a column label, or meter captures with --label".to_string(),
+            Some(only) => format!("all flows have the label {only}: a classifier needs at least two"),
+        };
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    for part in [&mut data.train, &mut data.val] {
+        let before = part.len();
+        *part = part.labelled();
+        if part.len() < before {
+            data.notes.push(format!("{} flows without a label are left out", before - part.len()));
+        }
+        if part.is_empty() {
+            return Err(Error::invalid("the training or the validation flows have no labels"));
+        }
+    }
+    let mut counts = vec![0usize; data.labels.len()];
+    for label in data.train.labels.iter().flatten() {
+        counts[*label as usize] += 1;
+    }
+    let missing: Vec<&str> =
+        data.labels.iter().zip(&counts).filter(|(_, n)| **n == 0).map(|(l, _)| l.as_str()).collect();
+    if !missing.is_empty() {
+        data.notes.push(format!("labels without training flows, never to be found: {}", missing.join(", ")));
+    }
+    Ok(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::{Codebook, Scaler};
+
+    fn quantizer() -> Quantizer {
+        let centroids = (0..16).map(|i| [i as f32 / 8.0 - 1.0, 1.0]).collect();
+        Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    }
+
+    fn row(id: usize, n: usize, label: Option<&str>, group: &str, split: Option<Split>) -> Row {
+        let packets = (0..n).map(|i| Packet { size: 40 + (id * 7 + i) as i32, ipt_us: (i * id) as f32 }).collect();
+        let (label, group) = (label.map(String::from), group.to_string());
+        Row { label, group, split, n_packets: n as u64, packets, key: None, start_ns: None }
+    }
+
+    fn read(rows: Vec<Row>, val_share: f64, allow_shared_groups: bool) -> Result<Dataset> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flows.parquet");
+        let mut writer = table::Writer::create(&path).unwrap();
+        for row in &rows {
+            writer.push(row).unwrap();
+        }
+        writer.finish().unwrap();
+        let labelled = [path];
+        let request = Request { labelled: &labelled, unlabelled: &[], filters: &[], val_share, allow_shared_groups };
+        Dataset::read(&request, &quantizer(), N_PACKETS)
+    }
+
+    #[test]
+    fn splits_are_kept_and_test_is_never_read() {
+        let data = read(
+            vec![
+                row(1, 5, Some("b"), "g1", Some(Split::Train)),
+                row(2, 130, Some("a"), "g2", Some(Split::Val)),
+                row(3, 5, Some("secret"), "g3", Some(Split::Test)),
+                row(4, 3, None, "g4", Some(Split::Train)),
+            ],
+            0.0,
+            false,
+        )
+        .unwrap();
+        assert_eq!((data.train.len(), data.val.len()), (2, 1));
+        assert_eq!(data.labels, ["a", "b"]);
+        assert_eq!(data.train.labels, [Some(1), None]);
+        assert_eq!((data.train.ended[0], data.val.ended[0], data.val.tokens.row(0).len()), (true, false, N_PACKETS));
+        assert_eq!(data.train.costs(), [6, 4]);
+        assert_eq!((data.sources[0].file.as_str(), data.sources[0].rows), ("flows.parquet", 4));
+        let data = for_classifier(data).unwrap();
+        assert_eq!(data.train.len(), 1);
+        assert!(data.notes.iter().any(|n| n.contains("never to be found: a")), "{:?}", data.notes);
+    }
+
+    #[test]
+    fn flows_without_a_split_follow_their_group() {
+        let rows: Vec<Row> = (0..400).map(|i| row(i, 4, None, &format!("g{}", i / 4), None)).collect();
+        let data = read(rows.clone(), 0.2, false).unwrap();
+        assert_eq!(data.train.len() + data.val.len(), 400);
+        assert!((40..120).contains(&data.val.len()), "{}", data.val.len());
+        assert_eq!(data.val.len() % 4, 0, "groups stay together");
+        let again = read(rows, 0.2, false).unwrap();
+        assert_eq!(again.val.tokens, data.val.tokens);
+        let mixed =
+            vec![row(1, 4, None, "g", None), row(2, 4, None, "g", Some(Split::Val)), row(3, 4, None, "h", None)];
+        assert_eq!(read(mixed, 0.0, false).unwrap().val.len(), 2);
+    }
+
+    #[test]
+    fn copies_of_validation_flows_are_not_learnt() {
+        let rows = vec![
+            row(1, 5, None, "a", Some(Split::Train)),
+            row(1, 5, None, "b", Some(Split::Val)),
+            row(2, 3, None, "a", Some(Split::Train)),
+            row(2, 3, None, "b", Some(Split::Val)),
+        ];
+        let data = read(rows, 0.0, false).unwrap();
+        assert_eq!((data.train.len(), data.val.len()), (1, 2));
+        assert!(data.notes.iter().any(|n| n.starts_with("1 training flows equal")), "{:?}", data.notes);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let shared =
+            || vec![row(1, 4, Some("a"), "same", Some(Split::Train)), row(2, 4, Some("a"), "same", Some(Split::Val))];
+        let error = read(shared(), 0.0, false).unwrap_err();
+        assert!(error.message().contains("same"), "{error}");
+        let data = read(shared(), 0.0, true).unwrap();
+        assert!(for_classifier(data).unwrap_err().message().contains("label a"));
+        let unlabelled =
+            read(vec![row(1, 4, None, "a", Some(Split::Train)), row(2, 4, None, "b", Some(Split::Val))], 0.0, false);
+        assert!(for_classifier(unlabelled.unwrap()).unwrap_err().message().contains("no flow has a label"));
+        let only_test = read(vec![row(1, 4, None, "a", Some(Split::Test))], 0.0, false).unwrap_err();
+        assert!(only_test.message().contains("split train"), "{only_test}");
+    }
+}

@@ -1,0 +1,405 @@
+//! Fine-tuning: a linear head on the mean of the packets' hidden states, with the network or on top of it as it is.
+//!
+//! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
+//! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
+
+use crate::error::Result;
+use crate::gpt2::{self, Dropout, Tape};
+use crate::head::Linear;
+use crate::quantizer::Quantizer;
+use crate::random::Stream;
+use crate::tokens::{Token, Vocabulary};
+use crate::train::batch::{Batch, Draw, Plan};
+use crate::train::calibrate;
+use crate::train::checkpoint::Model;
+use crate::train::dataset::{Dataset, Flows};
+use crate::train::head_loss::{self, Objective};
+use crate::train::jitter::Jitter;
+use crate::train::metrics::Confusion;
+use crate::train::settings::{ClassWeights, Finetune};
+use crate::train::trainer::{At, StepLoss, Task, Validation};
+use serde_json::{Map, json};
+
+/// Spread of the head's first weights, as of all others.
+const HEAD_STD: f64 = 0.02;
+
+/// The classifier's task.
+pub struct Classification<'a> {
+    data: &'a Dataset,
+    vocabulary: &'a Vocabulary,
+    settings: &'a Finetune,
+    objective: Objective,
+    costs: Vec<usize>,
+    class_tokens: Vec<Option<Token>>,
+    jitter: Jitter<'a>,
+    /// Embeddings of the training and the validation flows, of a network that stays as it is.
+    frozen: Option<[Vec<f32>; 2]>,
+    scratch: Scratch,
+}
+
+/// Buffers of a step, kept between steps.
+#[derive(Default)]
+struct Scratch {
+    batch: Batch,
+    tape: Tape,
+    embeddings: Vec<f32>,
+    logits: Vec<f32>,
+    d_embeddings: Vec<f32>,
+    labels: Vec<u32>,
+    nll: Vec<f32>,
+}
+
+/// A head for `n_labels` over embeddings of `n_embd` at its beginning.
+pub fn head(n_labels: usize, n_embd: usize, seed: u64) -> Linear {
+    // Uniform with the spread of the network's weights; a stream that none of its tensors draws from.
+    let mut draws = Stream::new(seed, u64::MAX);
+    let weight = (0..n_labels * n_embd).map(|_| (HEAD_STD * 12f64.sqrt() * (draws.uniform() - 0.5)) as f32).collect();
+    Linear { weight, bias: vec![0.0; n_labels], temperature: 1.0 }
+}
+
+/// What each label's flows count, so that the mean over the training flows is 1.
+fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f32> {
+    let mut counts = vec![0u32; n_labels];
+    for label in flows.labels.iter().flatten() {
+        counts[*label as usize] += 1;
+    }
+    let raw = |count: u32| match weights {
+        ClassWeights::None => 1.0,
+        ClassWeights::Sqrt => 1.0 / f64::from(count.max(1)).sqrt(),
+        ClassWeights::Balanced => 1.0 / f64::from(count.max(1)),
+    };
+    let total: f64 = counts.iter().map(|&n| f64::from(n) * raw(n)).sum();
+    let flows: u32 = counts.iter().sum();
+    counts.iter().map(|&n| (raw(n) * f64::from(flows) / total) as f32).collect()
+}
+
+impl<'a> Classification<'a> {
+    /// The task on `data`, read through `quantizer`, all of whose flows have labels.
+    pub fn new(
+        data: &'a Dataset,
+        quantizer: &'a Quantizer,
+        vocabulary: &'a Vocabulary,
+        settings: &'a Finetune,
+    ) -> Self {
+        let n_labels = data.labels.len();
+        let label_weights = label_weights(&data.train, n_labels, settings.class_weights);
+        let objective = Objective { label_weights, smoothing: settings.label_smoothing as f32 };
+        let class_tokens: Vec<Option<Token>> = data.labels.iter().map(|label| vocabulary.class(label)).collect();
+        let mut task = Self {
+            data,
+            vocabulary,
+            settings,
+            objective,
+            costs: data.train.costs(),
+            class_tokens,
+            jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.seed),
+            frozen: None,
+            scratch: Scratch::default(),
+        };
+        for flow in 0..task.costs.len() {
+            if task.class_led(flow).is_some() {
+                task.costs[flow] *= 2;
+            }
+        }
+        task
+    }
+
+    /// Embeds all flows once, for a network that stays as it is.
+    pub fn freeze(&mut self, model: &Model) -> Result<()> {
+        let embed = |scratch: &mut Scratch, flows: &Flows| -> Result<Vec<f32>> {
+            let mut out = Vec::with_capacity(flows.len() * model.weights.config().n_embd);
+            let plan = Plan::sequential(&flows.costs(), self.settings.run.batch_tokens);
+            for i in 0..plan.len() {
+                scratch.read(self.vocabulary, flows, plan.batch(i));
+                scratch.embed(model, None, plan.batch(i).len())?;
+                out.extend_from_slice(&scratch.embeddings);
+            }
+            Ok(out)
+        };
+        self.frozen = Some([embed(&mut self.scratch, &self.data.train)?, embed(&mut self.scratch, &self.data.val)?]);
+        Ok(())
+    }
+
+    /// The class token that leads a second copy of training flow `flow`, if the language model is to learn it.
+    fn class_led(&self, flow: usize) -> Option<Token> {
+        let learns = self.settings.lm_weight > 0.0 && !self.settings.freeze;
+        self.data.train.labels[flow].filter(|_| learns).and_then(|label| self.class_tokens[label as usize])
+    }
+
+    /// How many packets of training flow `flow` the classifier sees in `epoch`.
+    fn cut(&self, flow: usize, epoch: u64) -> usize {
+        let (n, seed) = (self.data.train.tokens.row(flow).len(), self.settings.run.seed);
+        let draw = Draw::Cut.uniform(seed, epoch, flow);
+        if draw >= self.settings.crop {
+            return n;
+        }
+        // Below the threshold the draw is uniform in 0..crop, so one draw decides both.
+        1 + ((draw / self.settings.crop * n as f64) as usize).min(n - 1)
+    }
+
+    /// Logits of all validation flows, and the language model's mean loss where it is learnt.
+    pub fn validation_logits(&mut self, model: &Model) -> Result<(Vec<f32>, Option<f64>)> {
+        let Some(head) = &model.head else { return Ok((Vec::new(), None)) };
+        let mut logits = Vec::new();
+        if let Some([_, val]) = &self.frozen {
+            head_loss::logits(head, val, &mut logits);
+            return Ok((logits, None));
+        }
+        let val = &self.data.val;
+        let plan = Plan::sequential(&val.costs(), self.settings.run.batch_tokens);
+        let scratch = &mut self.scratch;
+        let (mut sum, mut n) = (0.0, 0);
+        for i in 0..plan.len() {
+            scratch.read(self.vocabulary, val, plan.batch(i));
+            scratch.embed(model, None, plan.batch(i).len())?;
+            head_loss::logits(head, &scratch.embeddings, &mut scratch.logits);
+            logits.extend_from_slice(&scratch.logits);
+            if self.settings.lm_weight > 0.0 {
+                scratch.nll.resize(scratch.batch.targets.len(), 0.0);
+                gpt2::lm_nll(&model.weights, &mut scratch.tape, &scratch.batch.targets, &mut scratch.nll)?;
+                sum += scratch.nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+                n += scratch.batch.n_targets();
+            }
+        }
+        Ok((logits, (n > 0).then(|| sum / n as f64)))
+    }
+
+    /// Labels of the validation flows.
+    pub fn validation_labels(&self) -> Vec<u32> {
+        self.data.val.labels.iter().flatten().copied().collect()
+    }
+
+    /// The temperature that makes the probabilities of `model` fit the validation flows best.
+    pub fn temperature(&mut self, model: &Model) -> Result<f32> {
+        let (logits, _) = self.validation_logits(model)?;
+        Ok(calibrate::temperature(&logits, &self.validation_labels(), self.data.labels.len()))
+    }
+
+    /// Adds the head's gradients for the embeddings and labels in `scratch`; its loss.
+    fn head_step(&mut self, head: &Linear, grads: &mut Linear) -> f64 {
+        let s = &mut self.scratch;
+        head_loss::logits(head, &s.embeddings, &mut s.logits);
+        let loss = self.objective.apply(&mut s.logits, &s.labels);
+        head_loss::logits_backward(head, &s.embeddings, &s.logits, grads, &mut s.d_embeddings);
+        loss
+    }
+}
+
+impl Scratch {
+    /// The sequences of `flows`, whole and led by `BOF`.
+    fn read(&mut self, vocabulary: &Vocabulary, flows: &Flows, which: &[usize]) {
+        self.batch.clear();
+        for &flow in which {
+            self.batch.push(vocabulary, vocabulary.bof, flows.tokens.row(flow), flows.ended[flow]);
+        }
+    }
+
+    /// Runs the batch through the network and embeds its first `n` sequences.
+    fn embed(&mut self, model: &Model, dropout: Option<Dropout>, n: usize) -> Result<()> {
+        let d = model.weights.config().n_embd;
+        gpt2::forward(&model.weights, self.batch.inputs.as_ragged(), dropout, &mut self.tape)?;
+        self.embeddings.resize(n * d, 0.0);
+        for (i, out) in self.embeddings.chunks_exact_mut(d).enumerate() {
+            head_loss::pool(self.tape.hidden(), self.batch.packets(i), out);
+        }
+        Ok(())
+    }
+}
+
+impl Task for Classification<'_> {
+    fn costs(&self) -> &[usize] {
+        &self.costs
+    }
+
+    fn step(&mut self, model: &Model, flows: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
+        let (Some(head), Some(head_grads)) = (&model.head, &mut grads.head) else {
+            return Ok(StepLoss { loss: 0.0, tokens: 0 });
+        };
+        let train = &self.data.train;
+        self.scratch.labels.clear();
+        self.scratch.labels.extend(flows.iter().filter_map(|&flow| train.labels[flow]));
+        let d = model.weights.config().n_embd;
+        if let Some([train, _]) = &self.frozen {
+            self.scratch.embeddings.clear();
+            for &flow in flows {
+                self.scratch.embeddings.extend_from_slice(&train[flow * d..(flow + 1) * d]);
+            }
+            let tokens = flows.iter().map(|&flow| self.costs[flow]).sum();
+            return Ok(StepLoss { loss: self.head_step(head, head_grads), tokens });
+        }
+
+        let mut batch = std::mem::take(&mut self.scratch.batch);
+        batch.clear();
+        for &flow in flows {
+            let n = self.cut(flow, at.epoch);
+            let packets = self.jitter.tokens(train, flow, at.epoch)?;
+            batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
+        }
+        for &flow in flows {
+            if let Some(class) = self.class_led(flow) {
+                let packets = self.jitter.tokens(train, flow, at.epoch)?;
+                batch.push(self.vocabulary, class, packets, train.ended[flow]);
+            }
+        }
+        self.scratch.batch = batch;
+
+        let run = &self.settings.run;
+        let dropout = run.dropout(at.step);
+        self.scratch.embed(model, dropout, flows.len())?;
+        let mut loss = self.head_step(head, head_grads);
+        let s = &mut self.scratch;
+        for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
+            head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
+        }
+        if self.settings.lm_weight > 0.0 {
+            let n = s.batch.n_targets().max(1) as f64;
+            let scale = self.settings.lm_weight / n;
+            let sum = gpt2::lm_loss(&model.weights, &mut s.tape, &s.batch.targets, scale as f32, &mut grads.weights)?;
+            loss += scale * sum;
+        }
+        gpt2::backward(&model.weights, &mut s.tape, &mut grads.weights)?;
+        Ok(StepLoss { loss, tokens: s.batch.targets.len() })
+    }
+
+    fn validate(&mut self, model: &Model) -> Result<Validation> {
+        let (logits, lm_loss) = self.validation_logits(model)?;
+        let (labels, n) = (self.validation_labels(), self.data.labels.len());
+        let mut confusion = Confusion::new(n);
+        for (row, &truth) in logits.chunks_exact(n).zip(&labels) {
+            let best = (0..n).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+            confusion.add(truth, best as u32)?;
+        }
+        let scores = confusion.scores();
+        let loss = calibrate::nll(&logits, &labels, n, 1.0);
+        let mut figures = Map::new();
+        figures.insert("val_loss".into(), json!(loss));
+        figures.insert("accuracy".into(), json!(scores.accuracy));
+        figures.insert("macro_f1".into(), json!(scores.macro_f1));
+        if let Some(lm_loss) = lm_loss {
+            figures.insert("lm_loss".into(), json!(lm_loss));
+        }
+        Ok(Validation { score: scores.macro_f1, loss, figures })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpt2::{Config, Weights};
+    use crate::packet::Packet;
+    use crate::quantizer::{Codebook, Scaler};
+
+    fn quantizer() -> Quantizer {
+        let centroids = (0..6).map(|i| [i as f32 / 10.0, 0.0]).collect();
+        Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    }
+
+    fn flows(rows: &[(&[Token], u32)]) -> Flows {
+        let mut out = Flows::default();
+        for (tokens, label) in rows {
+            out.packets.push(tokens.iter().map(|_| Packet { size: 40, ipt_us: 0.0 }));
+            out.tokens.push(tokens.iter().copied());
+            out.ended.push(true);
+            out.labels.push(Some(*label));
+        }
+        out
+    }
+
+    fn data() -> Dataset {
+        let train = flows(&[(&[0, 1, 2], 0), (&[3, 3], 1), (&[4, 0, 1, 5], 1)]);
+        Dataset { val: train.clone(), train, labels: vec!["a".into(), "b".into()], ..Dataset::default() }
+    }
+
+    fn settings() -> Finetune {
+        let mut settings = Finetune { lm_weight: 0.7, label_smoothing: 0.1, ..Finetune::default() };
+        settings.run.dropout = 0.0;
+        settings
+    }
+
+    fn model(vocabulary: &Vocabulary) -> Model {
+        let weights = Weights::init(&Config::new(vocabulary.len(), 2, 8, 2), 3).unwrap();
+        let mut head = head(2, 8, 3);
+        head.weight.iter_mut().for_each(|w| *w *= 20.0);
+        Model { weights, head: Some(head) }
+    }
+
+    /// The slope of the loss along the gradient is the gradient's norm.
+    #[test]
+    fn gradients_are_those_of_the_loss() {
+        let (data, settings, vocabulary) = (data(), settings(), Vocabulary::new(6, ["a".to_string()]));
+        let quantizer = quantizer();
+        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
+        assert_eq!(task.costs(), [8, 3, 5], "the flow with a class token is read twice");
+        let model = model(&vocabulary);
+        let at = At { step: 0, epoch: 0 };
+        let mut grads = model.zeros_like().unwrap();
+        let found = task.step(&model, &[0, 1, 2], at, &mut grads).unwrap();
+        assert_eq!(found.tokens, 16);
+        let network: f64 = grads.weights.data().iter().map(|&g| f64::from(g).powi(2)).sum();
+        let of_head = grads.head.as_ref().unwrap();
+        let head: f64 = of_head.weight.iter().chain(&of_head.bias).map(|&g| f64::from(g).powi(2)).sum();
+        let norm = (network + head).sqrt();
+        let mut moved = |by: f64| {
+            let mut model = model.clone();
+            let scale = (by / norm) as f32;
+            model.weights.data_mut().iter_mut().zip(grads.weights.data()).for_each(|(w, g)| *w += scale * g);
+            let head = model.head.as_mut().unwrap();
+            head.weight.iter_mut().zip(&of_head.weight).for_each(|(w, g)| *w += scale * g);
+            head.bias.iter_mut().zip(&of_head.bias).for_each(|(w, g)| *w += scale * g);
+            let mut unused = model.zeros_like().unwrap();
+            task.step(&model, &[0, 1, 2], at, &mut unused).unwrap().loss
+        };
+        let slope = (moved(3e-4) - moved(-3e-4)) / 6e-4;
+        assert!((slope - norm).abs() < 2e-3 * norm, "slope {slope}, gradient {norm}");
+    }
+
+    #[test]
+    fn a_frozen_network_gives_the_same_figures() {
+        let (data, settings, vocabulary) = (data(), Finetune { freeze: true, ..settings() }, Vocabulary::new(6, []));
+        let model = model(&vocabulary);
+        let quantizer = quantizer();
+        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
+        let (running, _) = task.validation_logits(&model).unwrap();
+        task.freeze(&model).unwrap();
+        let (frozen, _) = task.validation_logits(&model).unwrap();
+        assert_eq!(running, frozen);
+        let mut grads = model.zeros_like().unwrap();
+        task.step(&model, &[2, 0], At { step: 0, epoch: 0 }, &mut grads).unwrap();
+        assert!(grads.weights.data().iter().all(|&g| g == 0.0));
+        assert!(grads.head.unwrap().weight.iter().any(|&g| g != 0.0));
+    }
+
+    #[test]
+    fn label_weights_average_to_one_over_the_flows() {
+        let flows = flows(&[(&[0], 0), (&[0], 0), (&[0], 0), (&[0], 0), (&[0], 1)]);
+        assert_eq!(label_weights(&flows, 2, ClassWeights::None), [1.0, 1.0]);
+        let balanced = label_weights(&flows, 2, ClassWeights::Balanced);
+        assert!((balanced[0] - 0.625).abs() < 1e-6 && (balanced[1] - 2.5).abs() < 1e-6, "{balanced:?}");
+        let sqrt = label_weights(&flows, 3, ClassWeights::Sqrt);
+        assert!((4.0 * sqrt[0] + sqrt[1] - 5.0).abs() < 1e-5 && (sqrt[1] / sqrt[0] - 2.0).abs() < 1e-5, "{sqrt:?}");
+    }
+
+    #[test]
+    fn cuts_keep_at_least_one_packet_and_as_many_flows_as_asked() {
+        let n = 2000;
+        let mut train = Flows::default();
+        for _ in 0..n {
+            train.tokens.push([0, 1, 2, 3]);
+            train.ended.push(true);
+            train.labels.push(Some(0));
+        }
+        let data = Dataset { train, labels: vec!["a".into()], ..Dataset::default() };
+        let (settings, vocabulary) = (Finetune { crop: 0.4, ..settings() }, Vocabulary::new(6, []));
+        let quantizer = quantizer();
+        let task = Classification::new(&data, &quantizer, &vocabulary, &settings);
+        let mut counts = [0; 5];
+        (0..n).for_each(|flow| counts[task.cut(flow, 3)] += 1);
+        assert_eq!(counts[0], 0);
+        assert!(counts[1..4].iter().all(|c| (140..260).contains(c)), "a tenth each: {counts:?}");
+        assert_ne!(
+            (0..n).map(|f| task.cut(f, 3)).collect::<Vec<_>>(),
+            (0..n).map(|f| task.cut(f, 4)).collect::<Vec<_>>()
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! Time jitter: training flows as other links would have delayed them.
+//!
+//! The delays of a capture are those of the places it was made at. Shaking the times of a flow, on the scale the
+//! quantizer sees them, keeps the network from learning them by heart.
+
+use crate::error::Result;
+use crate::packet::Packet;
+use crate::quantizer::Quantizer;
+use crate::tokens::Token;
+use crate::train::batch::Draw;
+use crate::train::dataset::Flows;
+
+/// Turns training flows into tokens, with their times shaken.
+#[derive(Debug)]
+pub struct Jitter<'a> {
+    quantizer: &'a Quantizer,
+    /// Standard deviation in decades, once for a flow and once for each of its packets.
+    decades: f64,
+    seed: u64,
+    packets: Vec<Packet>,
+    tokens: Vec<Token>,
+}
+
+impl<'a> Jitter<'a> {
+    /// Shakes by `decades`; all draws are made under `seed`.
+    pub fn new(quantizer: &'a Quantizer, decades: f64, seed: u64) -> Self {
+        Self { quantizer, decades, seed, packets: Vec::new(), tokens: Vec::new() }
+    }
+
+    /// The tokens of flow `i` of `flows` in `epoch`.
+    pub fn tokens<'b>(&'b mut self, flows: &'b Flows, i: usize, epoch: u64) -> Result<&'b [Token]> {
+        if self.decades == 0.0 {
+            return Ok(flows.tokens.row(i));
+        }
+        let mut draws = Draw::Jitter.sequence(self.seed, epoch, i);
+        let whole = self.decades * draws.normal();
+        self.packets.clear();
+        self.packets.extend(flows.packets.row(i).iter().map(|&packet| {
+            let shift = whole + self.decades * draws.normal();
+            Packet { ipt_us: shaken(packet.ipt_us, shift), ..packet }
+        }));
+        self.tokens.resize(self.packets.len(), 0);
+        self.quantizer.encode(&self.packets, &mut self.tokens)?;
+        Ok(&self.tokens)
+    }
+}
+
+/// `ipt_us` moved by `decades` on the scale of `log10(1 + ipt_us)`; a time of 0 stays, and none becomes negative.
+fn shaken(ipt_us: f32, decades: f64) -> f32 {
+    if ipt_us == 0.0 {
+        return 0.0;
+    }
+    let moved = (1.0 + f64::from(ipt_us)) * 10f64.powf(decades) - 1.0;
+    moved.clamp(0.0, f64::from(f32::MAX)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::{Codebook, Scaler};
+
+    fn quantizer() -> Quantizer {
+        let centroids = (0..90).map(|i| [0.1, i as f32 / 10.0]).collect();
+        Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    }
+
+    fn flows() -> Flows {
+        let times = [0.0, 1e3, 1e3, 1e5, 0.0, 1e6];
+        let packets: Vec<Packet> = times.iter().map(|&ipt_us| Packet { size: 150, ipt_us }).collect();
+        let mut tokens = vec![0; packets.len()];
+        quantizer().encode(&packets, &mut tokens).unwrap();
+        let mut flows = Flows { ended: vec![true], labels: vec![None], ..Flows::default() };
+        flows.packets.push(packets);
+        flows.tokens.push(tokens);
+        flows
+    }
+
+    #[test]
+    fn times_move_by_as_much_as_asked_and_zero_stays() {
+        let (quantizer, flows) = (quantizer(), flows());
+        let mut jitter = Jitter::new(&quantizer, 0.3, 1);
+        let (mut sum, mut squares, n) = (0.0, 0.0, 2000);
+        for epoch in 0..n {
+            let tokens = jitter.tokens(&flows, 0, epoch).unwrap();
+            assert_eq!((tokens[0], tokens[4]), (0, 0));
+            let moved = (f64::from(tokens[3]) - 50.0) / 10.0;
+            sum += moved;
+            squares += moved * moved;
+        }
+        let (mean, variance) = (sum / n as f64, squares / n as f64);
+        assert!(mean.abs() < 0.04, "{mean}");
+        assert!((variance - 2.0 * 0.09).abs() < 0.03, "{variance}");
+    }
+
+    #[test]
+    fn the_same_epoch_gives_the_same_tokens_and_none_gives_the_flows_own() {
+        let (quantizer, flows) = (quantizer(), flows());
+        let mut jitter = Jitter::new(&quantizer, 0.3, 1);
+        let first = jitter.tokens(&flows, 0, 4).unwrap().to_vec();
+        assert_ne!(jitter.tokens(&flows, 0, 5).unwrap(), first);
+        assert_eq!(jitter.tokens(&flows, 0, 4).unwrap(), first);
+        assert_eq!(Jitter::new(&quantizer, 0.0, 1).tokens(&flows, 0, 4).unwrap(), flows.tokens.row(0));
+    }
+
+    #[test]
+    fn no_shift_leaves_the_range_of_times() {
+        for decades in [-400.0, -1.0, 0.0, 1.0, 400.0] {
+            for time in [0.0, f32::MIN_POSITIVE, 1.0, f32::MAX] {
+                let packet = Packet { size: 1, ipt_us: shaken(time, decades) };
+                packet.check().unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a run trains, taken together: one AdamW for each buffer of a [`Model`], clipped by the norm of them all.
+
+use crate::error::{Error, Result};
+use crate::train::checkpoint::{Model, Moments};
+use crate::train::optimizer::{AdamW, Options, clip_factor, global_norm};
+use crate::train::settings::Loop;
+
+/// The optimisers of a model's buffers.
+pub struct Parameters {
+    optimizers: Vec<(&'static str, AdamW)>,
+    freeze: bool,
+    clip: Option<f32>,
+}
+
+/// The buffers of `model` that are trained, in the order of their optimisers.
+fn buffers(model: &mut Model, freeze: bool) -> Vec<&mut [f32]> {
+    let mut out = Vec::new();
+    if !freeze {
+        out.push(model.weights.data_mut());
+    }
+    if let Some(head) = &mut model.head {
+        out.push(head.weight.as_mut_slice());
+        out.push(head.bias.as_mut_slice());
+    }
+    out
+}
+
+impl Parameters {
+    /// Those of `model`; with `freeze`, of its head alone.
+    pub fn new(model: &Model, settings: &Loop, freeze: bool) -> Result<Self> {
+        let options = Options { weight_decay: settings.weight_decay as f32, ..Options::default() };
+        let mut optimizers = Vec::new();
+        if !freeze {
+            optimizers.push(("network", AdamW::for_weights(&model.weights, options)?));
+        }
+        if let Some(head) = &model.head {
+            optimizers.push(("head.weight", AdamW::new([(head.weight.len(), true)], options)?));
+            optimizers.push(("head.bias", AdamW::new([(head.bias.len(), false)], options)?));
+        }
+        Ok(Self { optimizers, freeze, clip: (settings.clip > 0.0).then_some(settings.clip as f32) })
+    }
+
+    /// Steps `model` down its gradients at learning rate `lr` and sets them to zero. Returns their norm before clipping.
+    pub fn step(&mut self, model: &mut Model, grads: &mut Model, lr: f64) -> Result<f64> {
+        let (parameters, grads) = (buffers(model, self.freeze), buffers(grads, self.freeze));
+        let norm = global_norm(&grads.iter().map(|g| &**g).collect::<Vec<_>>());
+        let factor = clip_factor(norm, self.clip)?;
+        for (((_, optimizer), p), g) in self.optimizers.iter_mut().zip(parameters).zip(grads) {
+            optimizer.step(p, g, factor, lr as f32)?;
+        }
+        Ok(norm)
+    }
+
+    /// What a checkpoint must keep of the optimisers.
+    pub fn moments(&self) -> Vec<Moments<&[f32]>> {
+        let moments = self.optimizers.iter().map(|(name, optimizer)| {
+            let (_, m, v) = optimizer.state();
+            Moments { name: name.to_string(), m, v }
+        });
+        moments.collect()
+    }
+
+    /// Takes up what a checkpoint kept after `steps` steps.
+    pub fn restore(&mut self, steps: u64, moments: &[Moments<Vec<f32>>]) -> Result<()> {
+        for (name, optimizer) in &mut self.optimizers {
+            let of = moments.iter().find(|of| of.name == *name).ok_or_else(|| {
+                Error::mismatch(format!("the checkpoint holds no optimiser's moments of {name}: it is of another run"))
+            })?;
+            optimizer.restore(steps, &of.m, &of.v)?;
+        }
+        Ok(())
+    }
+}

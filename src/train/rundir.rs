@@ -1,0 +1,317 @@
+//! The directory of a run:
+//!
+//! ```text
+//! RUN/
+//!   config.toml             every setting of the run, as resolved
+//!   run.json                what is trained on what: shapes, vocabulary, labels, files with their checksums
+//!   quantizer.safetensors   copy of the quantizer the flows were read through
+//!   metrics.jsonl           one line per log interval and one per evaluation
+//!   loss.svg scores.svg     pictures of it
+//!   checkpoints/step-00000200.safetensors   the newest few
+//!   checkpoints/best.safetensors            the one to use
+//! ```
+
+use crate::error::{Error, Kind, Result};
+use crate::gpt2::Config;
+use crate::quantizer::Quantizer;
+use crate::tokens::Vocabulary;
+use crate::train::atomic::AtomicFile;
+use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
+use crate::train::dataset::{Dataset, Source};
+use crate::train::quantizer_file;
+use crate::train::record::sha256_of;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.toml";
+const RECORD: &str = "run.json";
+const QUANTIZER: &str = "quantizer.safetensors";
+const METRICS: &str = "metrics.jsonl";
+const CHECKPOINTS: &str = "checkpoints";
+const BEST: &str = "best.safetensors";
+
+/// Largest `run.json` that is read.
+const MAX_RECORD: u64 = 64 << 20;
+
+/// What a run is, apart from its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// `pretrain` or `finetune`.
+    pub command: String,
+    /// Version of the library that began it.
+    pub library_version: String,
+    /// The command line, files by name only.
+    pub arguments: Vec<String>,
+    /// The network's shape.
+    pub model: Config,
+    /// Which token means what.
+    pub vocabulary: Vocabulary,
+    /// The labels that a head tells apart; empty in a run without one.
+    pub labels: Vec<String>,
+    /// SHA-256 of the quantizer's file.
+    pub quantizer_sha256: String,
+    /// What it learns from and is judged by.
+    pub data: Vec<Source>,
+    /// Training flows and validation flows.
+    pub flows: (usize, usize),
+    /// What was left out of the data and why.
+    pub notes: Vec<String>,
+    /// The stages before this one that made the network it starts from.
+    pub history: Vec<Value>,
+}
+
+/// An open run directory. No other process can have it open to write.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    metrics: File,
+}
+
+impl RunDir {
+    /// Makes the directory of a new run, whole or not at all. What exists is never overwritten.
+    pub fn create(path: &Path, config: &toml::Table, record: &Record, quantizer: &[u8]) -> Result<Self> {
+        Self::check_new(path)?;
+        let name = path
+            .file_name()
+            .ok_or_else(|| Error::invalid(format!("{}: not the name of a directory", path.display())))?;
+        let temporary = path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        let filled = Self::fill(&temporary, config, record, quantizer)
+            .and_then(|()| fs::rename(&temporary, path).map_err(|e| Error::io(path, &e)));
+        if let Err(error) = filled {
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error);
+        }
+        Self::open(path)
+    }
+
+    /// Refuses a path that exists: before the data are read, rather than after.
+    pub fn check_new(path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::new(
+                Kind::Io,
+                format!("{}: exists already; give another -o, or --resume to go on with that run", path.display()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn fill(path: &Path, config: &toml::Table, record: &Record, quantizer: &[u8]) -> Result<()> {
+        fs::create_dir(path).map_err(|e| Error::io(path, &e))?;
+        let checkpoints = path.join(CHECKPOINTS);
+        fs::create_dir(&checkpoints).map_err(|e| Error::io(&checkpoints, &e))?;
+        let config = toml::to_string(config).map_err(|e| Error::invalid(format!("settings: {e}")))?;
+        let record = serde_json::to_vec_pretty(record).map_err(|e| Error::invalid(format!("{RECORD}: {e}")))?;
+        for (name, bytes) in
+            [(CONFIG, config.as_bytes()), (RECORD, &record), (QUANTIZER, quantizer), (METRICS, b"".as_slice())]
+        {
+            write(&path.join(name), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of a run to go on with it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = path.join(METRICS);
+        let metrics = OpenOptions::new().append(true).read(true).open(&file).map_err(|e| {
+            Error::new(Kind::Io, format!("{}: not the directory of a run ({METRICS}: {e})", path.display()))
+        })?;
+        match metrics.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_path_buf(), metrics }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::new(Kind::Busy, format!("{}: another process is training there", path.display())))
+            }
+            Err(TryLockError::Error(e)) => Err(Error::io(&file, &e)),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The settings of the run.
+    pub fn config(path: &Path) -> Result<toml::Table> {
+        crate::train::settings::read_table(&path.join(CONFIG))
+    }
+
+    /// Replaces the settings of the run.
+    pub fn set_config(&self, config: &toml::Table) -> Result<()> {
+        let text = toml::to_string(config).map_err(|e| Error::invalid(format!("settings: {e}")))?;
+        write(&self.path.join(CONFIG), text.as_bytes())
+    }
+
+    /// What the run at `path` is.
+    pub fn record(path: &Path) -> Result<Record> {
+        let file = path.join(RECORD);
+        let size = file.metadata().map_err(|e| Error::io(&file, &e))?.len();
+        if size > MAX_RECORD {
+            return Err(Error::format(format!("{}: {size} bytes are too many", file.display())));
+        }
+        let bytes = fs::read(&file).map_err(|e| Error::io(&file, &e))?;
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|e| Error::format(format!("{}: {e}", file.display())))?;
+        record.model.check().and_then(|()| record.vocabulary.check()).map_err(|e| e.at(file.display()))?;
+        if record.vocabulary.len() != record.model.vocab_size {
+            let (ids, rows) = (record.vocabulary.len(), record.model.vocab_size);
+            return Err(Error::mismatch(format!("{}: {ids} ids, but vocab_size {rows}", file.display())));
+        }
+        Ok(record)
+    }
+
+    /// The quantizer of the run at `path`, if it is still the one that the run began with.
+    pub fn quantizer(path: &Path, record: &Record) -> Result<Quantizer> {
+        let file = path.join(QUANTIZER);
+        let bytes = quantizer_file::read_bytes(&file)?;
+        let found = sha256_of(&bytes);
+        if found != record.quantizer_sha256 {
+            return Err(Error::mismatch(format!(
+                "{}: its SHA-256 is {found}, the run began with {}: the tokens would mean other packets",
+                file.display(),
+                record.quantizer_sha256
+            )));
+        }
+        let quantizer = quantizer_file::parse(&bytes).map_err(|e| e.at(file.display()))?;
+        if quantizer.n_tokens() != record.vocabulary.n_packet_tokens as usize {
+            let (k, n) = (quantizer.n_tokens(), record.vocabulary.n_packet_tokens);
+            return Err(Error::mismatch(format!("{}: {k} centroids, the run has {n} packet tokens", file.display())));
+        }
+        Ok(quantizer)
+    }
+
+    /// The lines of `metrics.jsonl` in the run at `path`, but for torn ones.
+    pub fn metrics(path: &Path) -> Result<Vec<Value>> {
+        let file = path.join(METRICS);
+        let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, &e))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The figures of the evaluation after `step` in the run at `path`; null if its line is lost.
+    pub fn figures(path: &Path, step: u64) -> Result<Value> {
+        let lines = Self::metrics(path)?.into_iter();
+        let mut found = lines.filter(|v| v["step"].as_u64() == Some(step) && v.get("val_loss").is_some());
+        Ok(found.next_back().unwrap_or(Value::Null))
+    }
+
+    /// Path of the quantizer's copy in the run at `path`.
+    pub fn quantizer_path(path: &Path) -> PathBuf {
+        path.join(QUANTIZER)
+    }
+
+    /// Adds a line to `metrics.jsonl`.
+    pub fn log(&mut self, line: &Value) -> Result<()> {
+        // One write for the line, so that a crash tears at most the last.
+        let text = format!("{line}\n");
+        self.metrics.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path.join(METRICS), &e))
+    }
+
+    /// Drops the lines of `metrics.jsonl` past `step`, which a resumed run will do again, and torn ones.
+    pub fn rewind_log(&mut self, step: u64) -> Result<()> {
+        let path = self.path.join(METRICS);
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+        let kept = text.split_inclusive('\n').filter(|line| {
+            let parsed = serde_json::from_str::<Value>(line).ok();
+            parsed.and_then(|v| v.get("step")?.as_u64()).is_some_and(|s| s <= step)
+        });
+        let kept: String = kept.collect();
+        // In place, to keep the lock; a crash between the two loses lines of a log, never of a model.
+        self.metrics.set_len(0).and_then(|()| self.metrics.write_all(kept.as_bytes())).map_err(|e| Error::io(&path, &e))
+    }
+
+    /// Writes the checkpoint to go on from, then removes all but the newest `keep`.
+    pub fn save(&self, state: &State, model: &Model, moments: &[Moments<&[f32]>], keep: usize) -> Result<()> {
+        let path = self.path.join(CHECKPOINTS).join(format!("step-{:08}.safetensors", state.step));
+        checkpoint::write(&path, state, model, moments).map_err(|e| explain_full(e, &self.path))?;
+        let steps = self.steps()?;
+        for (_, old) in steps.iter().rev().skip(keep) {
+            fs::remove_file(old).map_err(|e| Error::io(old, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the best checkpoint.
+    pub fn save_best(&self, state: &State, model: &Model) -> Result<()> {
+        checkpoint::write(&Self::best_path(&self.path), state, model, &[]).map_err(|e| explain_full(e, &self.path))
+    }
+
+    /// Path of the best checkpoint of the run at `path`.
+    fn best_path(path: &Path) -> PathBuf {
+        path.join(CHECKPOINTS).join(BEST)
+    }
+
+    /// The best checkpoint of the run at `path`.
+    pub fn best(path: &Path, record: &Record) -> Result<Checkpoint> {
+        let file = Self::best_path(path);
+        if !file.exists() {
+            return Err(Error::invalid(format!(
+                "{}: the run has no evaluation yet, so no best checkpoint; go on with --resume",
+                path.display()
+            )));
+        }
+        Checkpoint::read(&file, &record.model, record.n_labels())
+    }
+
+    /// The newest checkpoint to go on from, if there is one.
+    pub fn last(&self, record: &Record) -> Result<Option<Checkpoint>> {
+        let Some((_, path)) = self.steps()?.pop() else { return Ok(None) };
+        let checkpoint = Checkpoint::read(&path, &record.model, record.n_labels())?;
+        if checkpoint.moments.is_empty() {
+            return Err(Error::format(format!("{}: without the optimiser's moments", path.display())));
+        }
+        Ok(Some(checkpoint))
+    }
+
+    /// The checkpoints to go on from, oldest first.
+    fn steps(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let directory = self.path.join(CHECKPOINTS);
+        let mut out = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(|e| Error::io(&directory, &e))? {
+            let path = entry.map_err(|e| Error::io(&directory, &e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let step = name.strip_prefix("step-").and_then(|n| n.strip_suffix(".safetensors"));
+            if let Some(step) = step.and_then(|s| s.parse().ok()) {
+                out.push((step, path));
+            }
+        }
+        out.sort();
+        Ok(out)
+    }
+}
+
+impl Record {
+    /// Number of labels of the head, if there is one.
+    pub fn n_labels(&self) -> Option<usize> {
+        (!self.labels.is_empty()).then_some(self.labels.len())
+    }
+
+    /// Checks that `data` is what the run began with.
+    pub fn check_data(&self, data: &Dataset) -> Result<()> {
+        if data.sources != self.data {
+            let list = |sources: &[Source]| {
+                let one = |s: &Source| format!("{} (SHA-256 {:.12}, {} rows)", s.file, s.sha256, s.rows);
+                sources.iter().map(one).collect::<Vec<_>>().join(", ")
+            };
+            return Err(Error::mismatch(format!(
+                "the flows are not those that the run began with: then {}; now {}",
+                list(&self.data),
+                list(&data.sources)
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|e| Error::io(path, &e))?;
+    file.commit()
+}
+
+/// Adds to a failure to write that nothing is lost.
+fn explain_full(error: Error, run: &Path) -> Error {
+    let message =
+        format!("{error}: the checkpoint before it is whole; make room, then go on with --resume -o {}", run.display());
+    Error::new(error.kind(), message)
+}

@@ -1,0 +1,313 @@
+//! A run from its settings to its end: reads the data, makes or opens the run directory, trains, and for a classifier
+//! fits the temperature.
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::gpt2::Config;
+use crate::packet::N_PACKETS;
+use crate::quantizer::Quantizer;
+use crate::tokens::Vocabulary;
+use crate::train::checkpoint::{Checkpoint, Model, State};
+use crate::train::dataset::{self, Dataset, Request};
+use crate::train::finetune::{self, Classification};
+use crate::train::interrupt::Interrupt;
+use crate::train::pretrain::{self, LanguageModel};
+use crate::train::progress::Progress;
+use crate::train::rundir::{Record, RunDir};
+use crate::train::settings::{self, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
+use crate::train::trainer::{Task, Trainer};
+use crate::train::{pictures, quantizer_file, record};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// Which flows a run reads, as its `config.toml` keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Data {
+    /// Tables whose labels count.
+    pub flows: Vec<PathBuf>,
+    /// Tables whose labels are ignored.
+    pub unlabelled: Vec<PathBuf>,
+    /// Rows to leave out: `column=value`.
+    pub exclude: Vec<String>,
+    /// Whether groups may have flows in several splits.
+    pub allow_shared_groups: bool,
+}
+
+/// What every run is given besides its settings.
+pub struct Session<'a> {
+    /// The run directory.
+    pub output: &'a Path,
+    /// The command line, for the record.
+    pub arguments: Vec<String>,
+    /// Where to tell how it gets on.
+    pub progress: &'a mut Progress,
+    /// Whether to stop.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Where it ended.
+    pub state: State,
+    /// The figures of its best evaluation.
+    pub best: Value,
+}
+
+/// What a network starts from.
+struct Origin {
+    quantizer: Quantizer,
+    quantizer_bytes: Vec<u8>,
+    vocabulary: Vocabulary,
+    model: Model,
+    history: Vec<Value>,
+}
+
+impl Data {
+    fn read(&self, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+        if self.flows.is_empty() && self.unlabelled.is_empty() {
+            return Err(Error::invalid("no flows are given"));
+        }
+        let filters = dataset::exclusions(&self.exclude)?;
+        let request = Request {
+            labelled: &self.flows,
+            unlabelled: &self.unlabelled,
+            filters: &filters,
+            val_share,
+            allow_shared_groups: self.allow_shared_groups,
+        };
+        Dataset::read(&request, quantizer, n_packets)
+    }
+}
+
+impl Session<'_> {
+    /// Pretrains a language model on `data`, read through the quantizer in the file `quantizer`.
+    pub fn pretrain(mut self, settings: &Pretrain, data: &Data, quantizer: &Path) -> Result<Summary> {
+        settings.check()?;
+        RunDir::check_new(self.output)?;
+        let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
+        let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
+        let flows = self.read(data, &parsed, N_PACKETS, settings.val_share)?;
+        let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
+        let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, settings)?;
+        let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
+        let mut directory = self.create("pretrain", settings, data, &flows, &origin, Vec::new())?;
+        let mut task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
+        self.train(&mut directory, &settings.run, &mut task, origin.model, false, None)
+    }
+
+    /// Fine-tunes a classifier on `data`, from the run or bundle at `from`.
+    pub fn finetune(mut self, settings: &Finetune, data: &Data, from: &Path) -> Result<Summary> {
+        settings.check()?;
+        RunDir::check_new(self.output)?;
+        let mut origin = Origin::open(from)?;
+        let n_packets = max_packets(origin.model.weights.config());
+        let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share)?;
+        let flows = dataset::for_classifier(flows)?;
+        let d = origin.model.weights.config().n_embd;
+        origin.model.head = Some(finetune::head(flows.labels.len(), d, settings.run.seed));
+        let mut directory = self.create("finetune", settings, data, &flows, &origin, flows.labels.clone())?;
+        let mut task = Classification::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
+        self.classify(&mut directory, settings, &mut task, origin.model, None)
+    }
+
+    /// Goes on with the run in the output directory. `flags` may change what [`MAY_CHANGE`] lists; `flows`, if any are
+    /// given, are where the files of the run lie now.
+    pub fn resume(mut self, command: &str, flags: &toml::Table, moved: &Data) -> Result<Summary> {
+        let mut directory = RunDir::open(self.output)?;
+        let record = RunDir::record(self.output)?;
+        if record.command != command {
+            let is = record.command;
+            return Err(Error::mismatch(format!("{}: is a run of {is}, not of {command}", self.output.display())));
+        }
+        let (config, data) = resumed_config(self.output, flags, moved)?;
+        let quantizer = RunDir::quantizer(self.output, &record)?;
+        let checkpoint = directory.last(&record)?;
+        match command {
+            "pretrain" => {
+                let settings: Pretrain = settings::resolve(None, config)?;
+                settings.check()?;
+                let flows = self.read(&data, &quantizer, N_PACKETS, settings.val_share)?;
+                record.check_data(&flows)?;
+                let model = pretrain::model(&record.model, &settings)?;
+                directory.set_config(&with_data(&settings, &data)?)?;
+                let mut task = LanguageModel::new(&flows, &quantizer, &record.vocabulary, &settings);
+                self.train(&mut directory, &settings.run, &mut task, model, false, checkpoint)
+            }
+            _ => {
+                let settings: Finetune = settings::resolve(None, config)?;
+                settings.check()?;
+                let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share)?;
+                let flows = dataset::for_classifier(flows)?;
+                record.check_data(&flows)?;
+                let checkpoint = checkpoint.ok_or_else(|| {
+                    Error::invalid(format!("{}: the run has no checkpoint; begin it anew", self.output.display()))
+                })?;
+                directory.set_config(&with_data(&settings, &data)?)?;
+                let mut task = Classification::new(&flows, &quantizer, &record.vocabulary, &settings);
+                self.classify(&mut directory, &settings, &mut task, checkpoint.model.clone(), Some(checkpoint))
+            }
+        }
+    }
+
+    fn read(&mut self, data: &Data, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+        self.progress.line("reading flows");
+        let flows = data.read(quantizer, n_packets, val_share)?;
+        for note in &flows.notes {
+            self.progress.line(&format!("note: {note}"));
+        }
+        Ok(flows)
+    }
+
+    fn create<T: Serialize>(
+        &mut self,
+        command: &str,
+        settings: &T,
+        data: &Data,
+        flows: &Dataset,
+        origin: &Origin,
+        labels: Vec<String>,
+    ) -> Result<RunDir> {
+        let record = Record {
+            command: command.to_string(),
+            library_version: env!("CARGO_PKG_VERSION").to_string(),
+            arguments: record::without_directories(std::mem::take(&mut self.arguments)),
+            model: origin.model.weights.config().clone(),
+            vocabulary: origin.vocabulary.clone(),
+            labels,
+            quantizer_sha256: record::sha256_of(&origin.quantizer_bytes),
+            data: flows.sources.clone(),
+            flows: (flows.train.len(), flows.val.len()),
+            notes: flows.notes.clone(),
+            history: origin.history.clone(),
+        };
+        self.progress.line(&record::table(&record, &settings::to_table(settings)?, flows));
+        RunDir::create(self.output, &with_data(settings, data)?, &record, &origin.quantizer_bytes)
+    }
+
+    fn classify(
+        self,
+        directory: &mut RunDir,
+        settings: &Finetune,
+        task: &mut Classification<'_>,
+        model: Model,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Summary> {
+        if settings.freeze {
+            self.progress.line("embedding all flows once, since the network stays as it is");
+            task.freeze(&model)?;
+        }
+        let path = self.output;
+        let summary = self.train(directory, &settings.run, task, model, settings.freeze, checkpoint)?;
+        let record = RunDir::record(path)?;
+        let mut best = RunDir::best(path, &record)?;
+        let temperature = task.temperature(&best.model)?;
+        if let Some(head) = &mut best.model.head {
+            head.temperature = temperature;
+        }
+        best.state.finished = true;
+        directory.save_best(&best.state, &best.model)?;
+        Ok(summary)
+    }
+
+    fn train(
+        self,
+        directory: &mut RunDir,
+        settings: &Loop,
+        task: &mut dyn Task,
+        model: Model,
+        freeze: bool,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Summary> {
+        let mut trainer = Trainer::new(settings, directory, self.progress, self.interrupt, model, freeze)?;
+        match checkpoint {
+            Some(checkpoint) => trainer.resume(checkpoint)?,
+            // So that even a run killed in its first steps can be gone on with.
+            None => trainer.save()?,
+        }
+        trainer.run(task)?;
+        let state = trainer.state().clone();
+        pictures::draw(self.output)?;
+        Ok(Summary { best: RunDir::figures(self.output, state.best_step)?, state })
+    }
+}
+
+impl Origin {
+    /// What the run or the bundle at `path` holds.
+    fn open(path: &Path) -> Result<Self> {
+        if path.join("manifest.json").exists() {
+            let bundle = Bundle::open(path)?;
+            let history = match bundle.manifest.training.get("stages") {
+                Some(Value::Array(stages)) => stages.clone(),
+                _ => vec![bundle.manifest.training.clone()],
+            };
+            return Ok(Self {
+                quantizer_bytes: quantizer_file::to_bytes(&bundle.quantizer, Value::Null)?,
+                quantizer: bundle.quantizer,
+                vocabulary: bundle.manifest.vocabulary,
+                model: Model { weights: std::sync::Arc::unwrap_or_clone(bundle.weights), head: None },
+                history,
+            });
+        }
+        let record = RunDir::record(path)
+            .map_err(|e| Error::new(e.kind(), format!("{}: neither a run nor a bundle ({e})", path.display())))?;
+        let best = RunDir::best(path, &record)?;
+        let quantizer = RunDir::quantizer(path, &record)?;
+        Ok(Self {
+            quantizer,
+            quantizer_bytes: quantizer_file::read_bytes(&RunDir::quantizer_path(path))?,
+            model: Model { weights: best.model.weights, head: None },
+            history: record::stages(path, &record)?,
+            vocabulary: record.vocabulary,
+        })
+    }
+}
+
+/// Most packets of a flow that a network of shape `config` reads.
+fn max_packets(config: &Config) -> usize {
+    config.n_positions.saturating_sub(2).clamp(1, N_PACKETS)
+}
+
+/// `settings` and `data` as `config.toml` holds them.
+fn with_data<T: Serialize>(settings: &T, data: &Data) -> Result<toml::Table> {
+    let mut table = settings::to_table(settings)?;
+    table.insert(DATA.to_string(), toml::Value::Table(settings::to_table(data)?));
+    Ok(table)
+}
+
+/// Takes the part that names the data out of a `config.toml`.
+pub fn take_data(config: &mut toml::Table) -> Result<Data> {
+    match config.remove(DATA) {
+        None => Ok(Data::default()),
+        Some(data) => data.try_into().map_err(|e: toml::de::Error| Error::invalid(format!("data: {}", e.message()))),
+    }
+}
+
+/// The settings of the run at `path` with what `flags` may change, and its data, wherever it lies now.
+fn resumed_config(path: &Path, flags: &toml::Table, moved: &Data) -> Result<(toml::Table, Data)> {
+    let mut config = RunDir::config(path)?;
+    let mut data = take_data(&mut config)?;
+    for (key, value) in flags {
+        if config.get(key) == Some(value) {
+            continue;
+        }
+        if !MAY_CHANGE.contains(&key.as_str()) {
+            let is = config.get(key).map_or_else(String::new, |v| format!(" of {v}"));
+            return Err(Error::invalid(format!(
+                "{}: a resumed run keeps its {key}{is}; only {} may change",
+                path.display(),
+                MAY_CHANGE.join(", ")
+            )));
+        }
+        config.insert(key.clone(), value.clone());
+    }
+    if !moved.flows.is_empty() {
+        data.flows.clone_from(&moved.flows);
+    }
+    if !moved.unlabelled.is_empty() {
+        data.unlabelled.clone_from(&moved.unlabelled);
+    }
+    Ok((config, data))
+}

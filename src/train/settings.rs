@@ -1,0 +1,348 @@
+//! What a run is told to do: defaults, then a TOML file, then the command line.
+
+use crate::error::{Error, Result};
+use crate::gpt2::Dropout;
+use crate::train::schedule::Schedule;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Largest configuration file that is read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Fewest tokens a batch may be given: one whole sequence.
+const MIN_BATCH_TOKENS: usize = 128;
+
+/// Most tokens a batch may be given; its activations must fit into memory.
+const MAX_BATCH_TOKENS: usize = 1 << 22;
+
+/// The loop of steps, the same for every kind of training. Where 0 means "none" or "automatic" it says so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loop {
+    /// Passes over the training flows.
+    pub epochs: u64,
+    /// Steps after which to end even so; 0: none.
+    pub steps: u64,
+    /// Most tokens in a batch.
+    pub batch_tokens: usize,
+    /// Full learning rate.
+    pub lr: f64,
+    /// Steps over which it rises from 0.
+    pub warmup: u64,
+    /// What becomes of it after that.
+    pub schedule: Schedule,
+    /// Evaluations without a lower loss before the plateau schedule halves it.
+    pub plateau_patience: u32,
+    /// Decoupled weight decay of the matrices.
+    pub weight_decay: f64,
+    /// Probability that dropout zeroes a value.
+    pub dropout: f64,
+    /// Standard deviation, in decades, by which a training flow's times are shaken anew in every epoch, once for the
+    /// whole flow and once for each packet: what is learnt then depends less on the delays of the captures; 0: not.
+    pub time_jitter: f64,
+    /// Largest global norm of the gradients; 0: unlimited.
+    pub clip: f64,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Evaluations without a gain before the run ends; 0: never.
+    pub patience: u32,
+    /// Steps between evaluations; 0: once an epoch.
+    pub eval_every: u64,
+    /// Steps between checkpoints; 0: at each evaluation. They are also written every five minutes.
+    pub save_every: u64,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Checkpoints to keep besides the best.
+    pub keep: usize,
+    /// CPU threads; 0: as many as there are.
+    pub threads: usize,
+}
+
+impl Default for Loop {
+    fn default() -> Self {
+        Self {
+            epochs: 20,
+            steps: 0,
+            batch_tokens: 4096,
+            lr: 1e-3,
+            warmup: 50,
+            schedule: Schedule::Cosine,
+            plateau_patience: 2,
+            weight_decay: 0.01,
+            dropout: 0.1,
+            time_jitter: 0.0,
+            clip: 1.0,
+            seed: 0,
+            patience: 0,
+            eval_every: 0,
+            save_every: 0,
+            log_every: 10,
+            keep: 2,
+            threads: 0,
+        }
+    }
+}
+
+/// The table of a run's `config.toml` that names its data; no setting.
+pub const DATA: &str = "data";
+
+/// Keys that a resumed run may be given anew: none of them changes what a step computes.
+pub const MAY_CHANGE: [&str; 8] =
+    ["epochs", "steps", "patience", "eval_every", "save_every", "log_every", "keep", "threads"];
+
+/// Pretraining of the language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pretrain {
+    /// The loop.
+    #[serde(flatten)]
+    pub run: Loop,
+    /// Blocks of the network.
+    pub layers: usize,
+    /// Width of its hidden state.
+    pub width: usize,
+    /// Attention heads of a block.
+    pub heads: usize,
+    /// Whether the labels of the flows get tokens that lead their sequences.
+    pub with_classes: bool,
+    /// With classes: the probability that a labelled flow is led by `BOF` all the same, as it is when it is classified.
+    pub bof_share: f64,
+    /// Share of the groups held out for validation among flows that name no split.
+    pub val_share: f64,
+}
+
+impl Default for Pretrain {
+    fn default() -> Self {
+        let (layers, width, heads) = EDGE;
+        Self { run: Loop::default(), layers, width, heads, with_classes: false, bof_share: 0.5, val_share: 0.05 }
+    }
+}
+
+/// Layers, width and heads of the small network: a CPU core classifies tens of thousands of flows a second with it.
+const EDGE: (usize, usize, usize) = (4, 128, 4);
+
+/// Layers, width and heads of the papers' network.
+const BASE: (usize, usize, usize) = (6, 512, 8);
+
+/// Layers, width and heads of the network called `name`.
+pub fn preset(name: &str) -> Result<(usize, usize, usize)> {
+    match name {
+        "edge" => Ok(EDGE),
+        "base" => Ok(BASE),
+        _ => Err(Error::invalid(format!("preset is \"{name}\"; it must be edge or base"))),
+    }
+}
+
+/// How much a flow counts in the classifier's loss, by the number of training flows of its label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassWeights {
+    /// Each flow the same.
+    None,
+    /// By one over the square root of the label's flows.
+    #[default]
+    Sqrt,
+    /// By one over the label's flows: each label the same.
+    Balanced,
+}
+
+impl std::str::FromStr for ClassWeights {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "none" => Ok(Self::None),
+            "sqrt" => Ok(Self::Sqrt),
+            "balanced" => Ok(Self::Balanced),
+            _ => Err(Error::invalid(format!("class weights are \"{text}\"; they must be none, sqrt or balanced"))),
+        }
+    }
+}
+
+/// Fine-tuning of a classifier.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finetune {
+    /// The loop.
+    #[serde(flatten)]
+    pub run: Loop,
+    /// Whether the network stays as it is and only the head learns.
+    pub freeze: bool,
+    /// What the language model's loss is multiplied by beside the classifier's; 0: left out.
+    pub lm_weight: f64,
+    /// How labels of different size count.
+    pub class_weights: ClassWeights,
+    /// Probability mass that the target gives to all labels alike.
+    pub label_smoothing: f64,
+    /// Probability that a training flow is cut after a random number of its packets.
+    pub crop: f64,
+    /// Probability below which the classifier says "unknown"; 0: never.
+    pub reject_below: f64,
+    /// Share of the groups held out for validation among flows that name no split.
+    pub val_share: f64,
+}
+
+impl Default for Finetune {
+    fn default() -> Self {
+        Self {
+            run: Loop { lr: 5e-4, schedule: Schedule::Plateau, patience: 8, ..Loop::default() },
+            freeze: false,
+            lm_weight: 0.5,
+            class_weights: ClassWeights::Sqrt,
+            label_smoothing: 0.0,
+            crop: 0.0,
+            reject_below: 0.0,
+            val_share: 0.1,
+        }
+    }
+}
+
+impl Loop {
+    /// The dropout of step `step`, if there is any.
+    pub fn dropout(&self, step: u64) -> Option<Dropout> {
+        (self.dropout > 0.0).then_some(Dropout { p: self.dropout as f32, seed: self.seed, step })
+    }
+
+    /// Checks every value against its range.
+    pub fn check(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::invalid("epochs is 0; it must be at least 1"));
+        }
+        if !(MIN_BATCH_TOKENS..=MAX_BATCH_TOKENS).contains(&self.batch_tokens) {
+            let n = self.batch_tokens;
+            return Err(Error::invalid(format!(
+                "batch_tokens is {n}; it must be in {MIN_BATCH_TOKENS}..={MAX_BATCH_TOKENS}"
+            )));
+        }
+        if self.seed > i64::MAX as u64 {
+            return Err(Error::invalid(format!("seed is {}; it must be at most {}", self.seed, i64::MAX)));
+        }
+        if self.log_every == 0 || self.keep == 0 {
+            return Err(Error::invalid("log_every and keep must be at least 1"));
+        }
+        range("lr", self.lr, 0.0, 10.0)?;
+        range("weight_decay", self.weight_decay, 0.0, 10.0)?;
+        range("dropout", self.dropout, 0.0, 0.9)?;
+        range("time_jitter", self.time_jitter, 0.0, 10.0)?;
+        range("clip", self.clip, 0.0, 1e6)
+    }
+}
+
+impl Pretrain {
+    /// Checks every value against its range; the network's shape is checked where the vocabulary is known.
+    pub fn check(&self) -> Result<()> {
+        range("bof_share", self.bof_share, 0.0, 1.0)?;
+        range("val_share", self.val_share, 0.0, 0.9)?;
+        self.run.check()
+    }
+}
+
+impl Finetune {
+    /// Checks every value against its range and against the others.
+    pub fn check(&self) -> Result<()> {
+        range("lm_weight", self.lm_weight, 0.0, 1e3)?;
+        range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
+        range("crop", self.crop, 0.0, 1.0)?;
+        range("reject_below", self.reject_below, 0.0, 1.0)?;
+        if self.freeze && (self.crop > 0.0 || self.run.time_jitter > 0.0) {
+            return Err(Error::invalid(
+                "crop and time_jitter change what the network reads anew in every epoch; with freeze it reads every \
+                 flow once: leave them at 0",
+            ));
+        }
+        range("val_share", self.val_share, 0.0, 0.9)?;
+        self.run.check()
+    }
+}
+
+fn range(name: &str, value: f64, min: f64, max: f64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{name} is {value}; it must be in {min}..={max}")))
+}
+
+/// The defaults of `T`, overridden by the keys of `file`, overridden by `flags`. A key that `T` does not have is
+/// refused with the list of those that it has.
+pub fn resolve<T: Default + Serialize + DeserializeOwned>(file: Option<&Path>, flags: toml::Table) -> Result<T> {
+    let defaults = to_table(&T::default())?;
+    let mut settings = defaults.clone();
+    if let Some(path) = file {
+        for (key, value) in read_table(path)?.into_iter().filter(|(key, _)| key != DATA) {
+            if !defaults.contains_key(&key) {
+                let known: Vec<&str> = defaults.keys().map(String::as_str).collect();
+                return Err(Error::invalid(format!(
+                    "{}: no setting is called \"{key}\"; there are {}",
+                    path.display(),
+                    known.join(", ")
+                )));
+            }
+            settings.insert(key, value);
+        }
+    }
+    settings.extend(flags);
+    settings.try_into().map_err(|e: toml::de::Error| {
+        let place = file.map_or_else(String::new, |p| format!("{}: ", p.display()));
+        Error::invalid(format!("{place}settings: {}", e.message()))
+    })
+}
+
+/// `value` as a TOML table; absent options are left out.
+pub fn to_table<T: Serialize>(value: &T) -> Result<toml::Table> {
+    toml::Table::try_from(value).map_err(|e| Error::invalid(format!("settings: {e}")))
+}
+
+/// The table in the TOML file at `path`.
+pub fn read_table(path: &Path) -> Result<toml::Table> {
+    let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
+    if size > MAX_FILE {
+        return Err(Error::invalid(format!("{}: {size} bytes are too many for a configuration", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
+    text.parse().map_err(|e: toml::de::Error| Error::invalid(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> toml::Table {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("run.toml");
+        std::fs::write(&file, "lr = 0.002\nlayers = 2\nschedule = \"plateau\"\n").unwrap();
+        let s: Pretrain = resolve(Some(&file), table("layers = 3\nwith_classes = true")).unwrap();
+        assert_eq!((s.run.lr, s.layers, s.run.schedule, s.with_classes), (0.002, 3, Schedule::Plateau, true));
+        assert_eq!(s.width, Pretrain::default().width);
+        s.check().unwrap();
+    }
+
+    #[test]
+    fn resolved_settings_survive_their_own_file() {
+        let settings = Finetune { crop: 0.25, class_weights: ClassWeights::Balanced, ..Finetune::default() };
+        let text = toml::to_string(&settings).unwrap();
+        assert_eq!(resolve::<Finetune>(None, table(&text)).unwrap(), settings);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("run.toml");
+        for (text, word) in
+            [("learning_rate = 1", "learning_rate"), ("lr = \"fast\"", "run.toml"), ("lr = ", "run.toml")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let error = resolve::<Pretrain>(Some(&file), toml::Table::new()).unwrap_err();
+            assert!(error.message().contains(word), "{error}");
+        }
+        let missing = resolve::<Pretrain>(Some(&directory.path().join("none.toml")), toml::Table::new());
+        assert_eq!(missing.unwrap_err().kind(), crate::Kind::Io);
+        for bad in ["epochs = 0", "lr = -1.0", "dropout = 1.5", "batch_tokens = 3", "bof_share = nan"] {
+            let settings: Pretrain = resolve(None, table(bad)).unwrap();
+            let error = settings.check().unwrap_err();
+            assert!(error.message().starts_with(bad.split(' ').next().unwrap()), "{error}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A run's best checkpoint as a bundle.
+
+use crate::bundle::{self, ClassifierSpec, Parts, Pool};
+use crate::error::{Error, Result};
+use crate::train::record;
+use crate::train::rundir::RunDir;
+use crate::train::session;
+use crate::train::settings::{self, Finetune};
+use serde_json::json;
+use std::path::Path;
+
+/// Writes the bundle `output` of the best checkpoint of the run at `path`. Returns what the user should know.
+pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
+    let run = RunDir::record(path)?;
+    let quantizer = RunDir::quantizer(path, &run)?;
+    let best = RunDir::best(path, &run)?;
+    let mut notes = Vec::new();
+    let classifier = match &best.model.head {
+        None => None,
+        Some(head) => {
+            let mut config = RunDir::config(path)?;
+            session::take_data(&mut config)?;
+            let settings: Finetune = settings::resolve(None, config)?;
+            if !best.state.finished {
+                notes.push("the run has not come to its end: its probabilities are not calibrated yet".to_string());
+            }
+            let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
+            let head_kind = bundle::manifest::LINEAR.to_string();
+            Some((ClassifierSpec { labels, head: head_kind, pool: Pool::Packets, reject_below }, head))
+        }
+    };
+    if path.canonicalize().ok() == output.canonicalize().ok() && output.exists() {
+        return Err(Error::invalid(format!("{}: the bundle would replace its own run", output.display())));
+    }
+    let training = json!({ "stages": record::stages(path, &run)? });
+    let parts = Parts {
+        quantizer: &quantizer,
+        vocabulary: &run.vocabulary,
+        weights: &best.model.weights,
+        classifier,
+        training,
+    };
+    bundle::write(output, &parts)?;
+    Ok(notes)
+}

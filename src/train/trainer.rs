@@ -1,0 +1,292 @@
+//! The loop of a run: steps, evaluations, checkpoints, and when to end. What a step computes is a [`Task`].
+
+use crate::error::{Error, Kind, Result};
+use crate::train::batch::Plan;
+use crate::train::checkpoint::{Checkpoint, Model, State};
+use crate::train::interrupt::Interrupt;
+use crate::train::pace::Pace;
+use crate::train::parameters::Parameters;
+use crate::train::progress::Progress;
+use crate::train::rundir::RunDir;
+use crate::train::settings::Loop;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest time between two checkpoints, if steps are slow.
+const SAVE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
+
+/// What is learnt: the loss of a batch with its gradients, and how good the model is.
+pub trait Task: Send {
+    /// Tokens that each training flow costs.
+    fn costs(&self) -> &[usize];
+
+    /// Adds the gradients of the mean loss over the training flows `flows` to `grads`. All draws depend on `at`.
+    fn step(&mut self, model: &Model, flows: &[usize], at: At, grads: &mut Model) -> Result<StepLoss>;
+
+    /// Judges `model` by the validation flows.
+    fn validate(&mut self, model: &Model) -> Result<Validation>;
+}
+
+/// Where in a run a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The step, from 0.
+    pub step: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepLoss {
+    /// Mean loss.
+    pub loss: f64,
+    /// Positions that went through the network.
+    pub tokens: usize,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validation {
+    /// What the best checkpoint has most of.
+    pub score: f64,
+    /// What the plateau schedule looks at.
+    pub loss: f64,
+    /// All figures by name, for `metrics.jsonl`.
+    pub figures: Map<String, Value>,
+}
+
+/// A run that can be gone on with.
+pub struct Trainer<'a> {
+    settings: &'a Loop,
+    directory: &'a mut RunDir,
+    progress: &'a mut Progress,
+    interrupt: &'a Interrupt,
+    model: Model,
+    parameters: Parameters,
+    state: State,
+    /// The epoch's plan, with the epoch's number.
+    plan: Option<(u64, Arc<Plan>)>,
+    pace: Pace,
+    saved: Instant,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run at its beginning, with `model` as it is initialised. With `freeze`, the network stays so.
+    pub fn new(
+        settings: &'a Loop,
+        directory: &'a mut RunDir,
+        progress: &'a mut Progress,
+        interrupt: &'a Interrupt,
+        model: Model,
+        freeze: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            parameters: Parameters::new(&model, settings, freeze)?,
+            settings,
+            directory,
+            progress,
+            interrupt,
+            model,
+            state: State::default(),
+            plan: None,
+            pace: Pace::start(),
+            saved: Instant::now(),
+        })
+    }
+
+    /// Puts the run where `checkpoint` says that it stood.
+    pub fn resume(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.parameters.restore(checkpoint.state.step, &checkpoint.moments)?;
+        self.model = checkpoint.model;
+        self.state = checkpoint.state;
+        self.state.finished = self.is_over();
+        self.pace = Pace::start();
+        self.directory.rewind_log(self.state.step)
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Steps until the run is over. An interrupt ends the step, saves, and comes back as [`Kind::Interrupted`].
+    pub fn run(&mut self, task: &mut dyn Task) -> Result<()> {
+        let mut grads = self.model.zeros_like()?;
+        while !self.state.finished {
+            let plan = self.plan(task);
+            self.step(task, &plan, &mut grads)?;
+            self.after_step(task)?;
+        }
+        self.progress.end();
+        Ok(())
+    }
+
+    /// The plan of the epoch that the next step is in.
+    fn plan(&mut self, task: &dyn Task) -> Arc<Plan> {
+        if let Some((epoch, plan)) = &self.plan
+            && *epoch == self.state.epoch
+        {
+            return plan.clone();
+        }
+        let epoch = self.state.epoch;
+        let plan = Arc::new(Plan::new(task.costs(), self.settings.batch_tokens, self.settings.seed, epoch));
+        self.progress.begin(&format!("epoch {}/{}", epoch + 1, self.settings.epochs), Some(plan.len() as u64));
+        self.progress.advance(self.state.batch as u64);
+        self.plan = Some((epoch, plan.clone()));
+        plan
+    }
+
+    fn step(&mut self, task: &mut dyn Task, plan: &Plan, grads: &mut Model) -> Result<()> {
+        let at = At { step: self.state.step, epoch: self.state.epoch };
+        let found = task.step(&self.model, plan.batch(self.state.batch), at, grads)?;
+        let place = format_args!("step {}", at.step + 1);
+        if !found.loss.is_finite() {
+            return Err(diverged(found.loss).at(place));
+        }
+        let lr = self.settings.lr * self.rate(plan);
+        let norm = self.parameters.step(&mut self.model, grads, lr).map_err(|e| e.at(place))?;
+        self.state.step += 1;
+        self.state.batch += 1;
+        self.state.tokens += found.tokens as u64;
+        if self.state.batch == plan.len() {
+            self.state.epoch += 1;
+            self.state.batch = 0;
+        }
+        self.pace.add(found);
+        let note = self.note(plan, lr);
+        self.progress.note(note);
+        self.progress.advance(1);
+        if self.state.step.is_multiple_of(self.settings.log_every) {
+            self.log_step(lr, norm)?;
+        }
+        Ok(())
+    }
+
+    /// What is due after a step: evaluation, checkpoint, end.
+    fn after_step(&mut self, task: &mut dyn Task) -> Result<()> {
+        let epoch_ended = self.state.batch == 0;
+        let due = |every: u64, otherwise: bool| match every {
+            0 => otherwise,
+            n => self.state.step.is_multiple_of(n),
+        };
+        let evaluate = due(self.settings.eval_every, epoch_ended);
+        let save = due(self.settings.save_every, evaluate) || self.saved.elapsed() > SAVE_AT_LEAST_EVERY;
+        if evaluate || self.is_over() {
+            self.evaluate(task)?;
+        }
+        self.state.finished = self.is_over();
+        let stopped = self.interrupt.asked() && !self.state.finished;
+        if save || stopped || self.state.finished {
+            self.save()?;
+        }
+        if stopped {
+            self.progress.end();
+            let (step, place) = (self.state.step, self.directory.path().display());
+            return Err(Error::new(
+                Kind::Interrupted,
+                format!("interrupted after step {step}, which is saved; go on with --resume -o {place}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let s = self.settings;
+        self.state.epoch >= s.epochs
+            || (s.steps > 0 && self.state.step >= s.steps)
+            || (s.patience > 0 && self.state.since_best >= s.patience)
+    }
+
+    /// Share of the run that lies behind, as far as epochs and steps tell.
+    fn done(&self, plan: &Plan) -> f64 {
+        let epochs =
+            (self.state.epoch as f64 + self.state.batch as f64 / plan.len() as f64) / self.settings.epochs as f64;
+        match self.settings.steps {
+            0 => epochs,
+            steps => epochs.max(self.state.step as f64 / steps as f64),
+        }
+    }
+
+    fn rate(&self, plan: &Plan) -> f64 {
+        let s = self.settings;
+        s.schedule.factor(self.state.step, self.done(plan), s.warmup, &self.state.plateau)
+    }
+
+    fn evaluate(&mut self, task: &mut dyn Task) -> Result<()> {
+        let began = Instant::now();
+        let found = task.validate(&self.model)?;
+        self.pace.pause(began.elapsed());
+        if !found.loss.is_finite() {
+            return Err(diverged(found.loss).at(format_args!("evaluation after step {}", self.state.step)));
+        }
+        self.state.evaluated = self.state.step;
+        self.state.plateau.observe(found.loss, self.settings.plateau_patience);
+        let better = self.state.best.is_none_or(|best| found.score > best);
+        if better {
+            self.state.best = Some(found.score);
+            self.state.best_step = self.state.step;
+            self.state.since_best = 0;
+        } else {
+            self.state.since_best += 1;
+        }
+        let mut line = json!({"step": self.state.step, "epoch": self.epochs_done(), "best": better});
+        let mut text = format!("step {}, epoch {:.4}", self.state.step, self.epochs_done());
+        if let Some(loss) = self.pace.take_loss() {
+            text.push_str(&format!(", loss {loss:.4}"));
+            line["loss"] = json!(loss);
+        }
+        for (name, value) in found.figures {
+            text.push_str(&match value.as_f64() {
+                Some(number) => format!(", {name} {number:.4}"),
+                None => format!(", {name} {value}"),
+            });
+            line[name] = value;
+        }
+        self.progress.line(&format!("{text}{}", if better { " (best)" } else { "" }));
+        self.directory.log(&line)?;
+        if better {
+            self.directory.save_best(&self.state, &self.model)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the checkpoint to go on from.
+    pub fn save(&mut self) -> Result<()> {
+        self.directory.save(&self.state, &self.model, &self.parameters.moments(), self.settings.keep)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Epochs that lie behind, fractions included.
+    fn epochs_done(&self) -> f64 {
+        let batches = self.plan.as_ref().map_or(1, |(_, plan)| plan.len());
+        self.state.epoch as f64 + self.state.batch as f64 / batches as f64
+    }
+
+    /// What to show beside the bar.
+    fn note(&mut self, plan: &Plan, lr: f64) -> String {
+        let done = self.done(plan);
+        let (loss, rate, left) = (self.pace.loss(), self.pace.tokens_per_second(), self.pace.left(done));
+        format!("loss {loss:.4}, lr {lr:.2e}, {rate:.0} tokens/s, run ends in {left}")
+    }
+
+    fn log_step(&mut self, lr: f64, norm: f64) -> Result<()> {
+        let line = json!({
+            "step": self.state.step,
+            "epoch": self.epochs_done(),
+            "tokens": self.state.tokens,
+            "loss": self.pace.loss(),
+            "lr": lr,
+            "grad_norm": norm,
+            "tokens_per_s": self.pace.tokens_per_second(),
+        });
+        self.pace.next_interval();
+        self.directory.log(&line)
+    }
+}
+
+fn diverged(loss: f64) -> Error {
+    Error::new(Kind::Runtime, format!("training has diverged, the loss is {loss}: lower --lr or give it a --warmup"))
+}

@@ -1,0 +1,161 @@
+//! A bundle through the public API: every engine, batch and worker gives the same answers.
+#![cfg(feature = "train")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use common::{flows, random_bundle};
+use trafficgpt::Kind;
+use trafficgpt::classifier::{Classifier, UNKNOWN};
+use trafficgpt::config::Settings;
+use trafficgpt::context::Context;
+use trafficgpt::engine::EngineKind;
+use trafficgpt::generator::Generator;
+use trafficgpt::packet::{Packet, Ragged, Rows};
+use trafficgpt::sampling::Sampling;
+use trafficgpt::worker::Worker;
+
+/// A context on `engine`, or `None` with the reason printed where ONNX Runtime is not there.
+fn context(engine: &str) -> Option<Context> {
+    let mut settings = Settings::default();
+    settings.set("engine", engine).unwrap();
+    if engine == "onnx"
+        && let Err(error) = trafficgpt::engine::onnx::find_library(None)
+    {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    Some(Context::new(settings))
+}
+
+fn classify(classifier: &Classifier, worker: &mut Worker, flows: Ragged<'_, Packet>) -> (Vec<u32>, Vec<f32>) {
+    let mut labels = vec![0; flows.len()];
+    let mut scores = vec![0.0; flows.len() * classifier.labels().len()];
+    classifier.classify(worker, flows, &mut labels, Some(&mut scores)).unwrap();
+    (labels, scores)
+}
+
+fn generate(generator: &Generator, worker: &mut Worker, sampling: &Sampling, n: usize) -> Vec<Vec<Packet>> {
+    let mut out = Rows::new();
+    generator.generate(worker, sampling, n, &mut out).unwrap();
+    out.as_ragged().rows().map(<[Packet]>::to_vec).collect()
+}
+
+#[test]
+fn native_and_onnx_agree_on_labels_embeddings_and_flows() {
+    let bundle = random_bundle();
+    let (Some(native), Some(onnx)) = (context("native"), context("onnx")) else { return };
+    let flows = flows(200);
+    let mut worker = Worker::new();
+    let a = Classifier::open(&native, bundle.path()).unwrap();
+    let b = Classifier::open(&onnx, bundle.path()).unwrap();
+    assert_eq!((a.engine(), b.engine()), (EngineKind::Native, EngineKind::Onnx));
+    let (labels_a, scores_a) = classify(&a, &mut worker, flows.as_ragged());
+    let (labels_b, scores_b) = classify(&b, &mut worker, flows.as_ragged());
+    let worst = scores_a.iter().zip(&scores_b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "scores differ by {worst}");
+    assert_eq!(labels_a, labels_b);
+    let firsts = || scores_a.iter().step_by(3).copied();
+    let spread = firsts().fold(0.0, f32::max) - firsts().fold(1.0, f32::min);
+    assert!(spread > 0.01, "scores that are all alike ({spread}) would prove nothing");
+
+    let a = Generator::open(&native, bundle.path()).unwrap();
+    let b = Generator::open(&onnx, bundle.path()).unwrap();
+    let sampling = Sampling { seed: 5, class: Some(1), ..Sampling::default() };
+    assert_eq!(generate(&a, &mut worker, &sampling, 100), generate(&b, &mut worker, &sampling, 100));
+}
+
+#[test]
+fn a_flow_is_classified_alike_alone_and_in_any_batch() {
+    let bundle = random_bundle();
+    let flows = flows(50);
+    for engine in ["native", "onnx"] {
+        let Some(context) = context(engine) else { continue };
+        let classifier = Classifier::open(&context, bundle.path()).unwrap();
+        let mut worker = Worker::new();
+        let (labels, scores) = classify(&classifier, &mut worker, flows.as_ragged());
+        for i in 0..flows.len() {
+            let one: Rows<Packet> = [flows.row(i).to_vec()].into_iter().collect();
+            let (label, score) = classify(&classifier, &mut worker, one.as_ragged());
+            assert_eq!(label[0], labels[i], "{engine}, flow {i}");
+            let n = classifier.labels().len();
+            for (a, b) in score.iter().zip(&scores[i * n..(i + 1) * n]) {
+                assert!((a - b).abs() < 1e-5, "{engine}, flow {i}: {a} alone, {b} in the batch");
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_past_what_the_network_reads_change_nothing() {
+    let bundle = random_bundle();
+    let classifier = Classifier::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let mut worker = Worker::new();
+    let long: Vec<Packet> = (0..400).map(|i| Packet { size: 40 + i, ipt_us: i as f32 }).collect();
+    let rows: Rows<Packet> = [long.clone(), long[..126].to_vec()].into_iter().collect();
+    let (_, scores) = classify(&classifier, &mut worker, rows.as_ragged());
+    let n = classifier.labels().len();
+    assert_eq!(scores[..n], scores[n..]);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_flows_however_the_run_is_cut() {
+    let bundle = random_bundle();
+    let context = context("native").unwrap();
+    let generator = Generator::open(&context, bundle.path()).unwrap();
+    let sampling = Sampling { seed: 9, class: Some(0), ..Sampling::default() };
+    let whole = generate(&generator, &mut Worker::new(), &sampling, 150);
+    let mut parts = generate(&generator, &mut Worker::new(), &sampling, 7);
+    let rest = Sampling { first_flow: 7, ..sampling.clone() };
+    parts.extend(generate(&generator, &mut Worker::new(), &rest, 143));
+    assert_eq!(whole, parts);
+    let other = Sampling { seed: 10, ..sampling.clone() };
+    assert_ne!(whole, generate(&generator, &mut Worker::new(), &other, 150));
+
+    assert!(whole.iter().all(|f| (1..=126).contains(&f.len()) && f[0].ipt_us == 0.0));
+    let capped = Sampling { max_packets: 3, ..sampling };
+    assert!(generate(&generator, &mut Worker::new(), &capped, 40).iter().all(|f| f.len() <= 3));
+}
+
+#[test]
+fn classifier_and_generator_of_one_bundle_share_the_model() {
+    let bundle = random_bundle();
+    let context = context("native").unwrap();
+    let classifier = Classifier::open(&context, bundle.path()).unwrap();
+    let generator = Generator::open(&context, bundle.path()).unwrap();
+    assert!(format!("{context:?}").matches("(Weak)").count() == 1, "{context:?}");
+    drop(classifier);
+    assert_eq!(generate(&generator, &mut Worker::new(), &Sampling::default(), 2).len(), 2);
+}
+
+#[test]
+fn bad_requests_are_told_and_write_nothing() {
+    let bundle = random_bundle();
+    let context = context("native").unwrap();
+    let classifier = Classifier::open(&context, bundle.path()).unwrap();
+    let mut worker = Worker::new();
+    let bad: Rows<Packet> =
+        [vec![Packet { size: 40, ipt_us: 0.0 }], vec![Packet { size: 40, ipt_us: f32::NAN }]].into_iter().collect();
+    let mut labels = [77; 2];
+    let error = classifier.classify(&mut worker, bad.as_ragged(), &mut labels, None).unwrap_err();
+    assert!(error.message().starts_with("flow 1: packet 0"), "{error}");
+    assert_eq!(labels, [77; 2]);
+    let empty: Rows<Packet> = [vec![]].into_iter().collect();
+    assert_eq!(classifier.classify(&mut worker, empty.as_ragged(), &mut [0], None).unwrap_err().kind(), Kind::Invalid);
+    let none = Rows::new();
+    classifier.classify(&mut worker, none.as_ragged(), &mut [], Some(&mut [])).unwrap();
+    assert!(classifier.classify(&mut worker, bad.as_ragged(), &mut [0], None).is_err());
+    assert_ne!(UNKNOWN, 0);
+
+    let generator = Generator::open(&context, bundle.path()).unwrap();
+    let mut out = Rows::new();
+    for sampling in
+        [Sampling { class: Some(99), ..Sampling::default() }, Sampling { temperature: f32::NAN, ..Sampling::default() }]
+    {
+        assert_eq!(generator.generate(&mut worker, &sampling, 1, &mut out).unwrap_err().kind(), Kind::Invalid);
+    }
+    generator.generate(&mut worker, &Sampling::default(), 0, &mut out).unwrap();
+    assert!(out.is_empty());
+    let error = generator.generate(&mut worker, &Sampling::default(), usize::MAX, &mut out).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
+}

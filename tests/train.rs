@@ -1,0 +1,280 @@
+//! The training commands end to end, on flows of three classes that differ in plain ways.
+
+#![cfg(feature = "train")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use trafficgpt::packet::Packet;
+use trafficgpt::random::Stream;
+use trafficgpt::train::table::{Row, Split, Writer};
+
+/// A directory with flows, and the commands to run in it.
+struct Place {
+    directory: TempDir,
+}
+
+fn flow(label: &str, draws: &mut Stream) -> Vec<Packet> {
+    let mut packet = |size: i32, ipt_us: f64| {
+        let jitter = 1.0 + draws.uniform() * 0.2;
+        Packet { size: size + draws.below(5) as i32, ipt_us: (ipt_us * jitter) as f32 }
+    };
+    let pairs: &[(i32, f64)] = match label {
+        "query" => &[(70, 0.0), (-140, 20_000.0)],
+        "fetch" => {
+            &[(60, 0.0), (-60, 9_000.0), (52, 50.0), (500, 300.0), (-1500, 8_000.0), (-1500, 10.0), (-900, 10.0)]
+        }
+        _ => &[(60, 0.0), (-60, 9_000.0), (52, 50.0), (80, 2e6), (-90, 9_000.0), (85, 3e6), (-95, 9_000.0)],
+    };
+    pairs.iter().map(|&(size, ipt)| packet(size, ipt)).collect()
+}
+
+fn row(i: usize, label: &str, split: Option<Split>, draws: &mut Stream) -> Row {
+    let packets = flow(label, draws);
+    let (n_packets, group) = (packets.len() as u64, format!("g{i}"));
+    Row { label: Some(label.to_string()), group, split, n_packets, packets, key: None, start_ns: None }
+}
+
+impl Place {
+    /// 300 flows: 200 to train on, 50 to validate, and 50 of split test that say the opposite of the truth, so that
+    /// reading them would show.
+    fn new() -> Self {
+        let place = Self { directory: tempfile::tempdir().unwrap() };
+        let names = ["query", "fetch", "shell"];
+        let mut draws = Stream::new(11, 0);
+        let rows = (0..300).map(|i| {
+            let split = [Split::Train, Split::Train, Split::Val, Split::Train, Split::Train, Split::Test][i % 6];
+            let mut row = row(i, names[i / 6 % 3], Some(split), &mut draws);
+            if split == Split::Test {
+                row.label = Some("lie".to_string());
+            }
+            row
+        });
+        place.write("flows.parquet", rows);
+        let fit = place.run("quantizer fit flows.parquet -k 24 -o q.safetensors");
+        assert!(fit.status.success(), "{}", text(&fit));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, rows: impl IntoIterator<Item = Row>) {
+        let mut writer = Writer::create(&self.path(name)).unwrap();
+        for row in rows {
+            writer.push(&row).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
+        command.current_dir(self.directory.path()).args(arguments.split(' ')).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments}: {}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs what must fail with exit code 2 and a message that holds `words`; nothing may appear at `absent`.
+    fn refused(&self, arguments: &str, words: &str, absent: &str) {
+        let output = self.run(arguments);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+        assert!(said.contains(words), "{arguments}: \"{words}\" is not in: {said}");
+        assert!(absent.is_empty() || !self.path(absent).exists(), "{arguments}: left {absent} behind");
+    }
+
+    fn start(&self, arguments: &str) -> Child {
+        self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Waits until the run has a checkpoint of at least `step`.
+    fn await_step(&self, run: &str, step: u64) {
+        let began = Instant::now();
+        while last_step(&self.path(run)).is_none_or(|s| s < step) {
+            assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint of step {step} in {run}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn last_step(run: &Path) -> Option<u64> {
+    let entries = std::fs::read_dir(run.join("checkpoints")).ok()?;
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    entries.filter_map(|e| name(e).strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()).max()
+}
+
+fn last_checkpoint(run: &Path) -> Vec<u8> {
+    let step = last_step(run).unwrap();
+    std::fs::read(run.join(format!("checkpoints/step-{step:08}.safetensors"))).unwrap()
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+const TINY: &str = "--layers 1 --width 32 --heads 2 --batch-tokens 256 --threads 1 --quiet";
+
+#[test]
+fn from_flows_to_a_bundle_that_classifies() {
+    let place = Place::new();
+    place.ok(&format!(
+        "pretrain flows.parquet --quantizer q.safetensors -o pre --with-classes --epochs 8 --lr 1e-2 --warmup 5 {TINY}"
+    ));
+    let perplexities: Vec<f64> = metrics(&place.path("pre")).iter().filter_map(|v| v["perplexity"].as_f64()).collect();
+    assert!(perplexities.len() == 8 && perplexities[7] < 0.5 * perplexities[0], "{perplexities:?}");
+
+    place.ok(
+        "finetune flows.parquet --from pre -o tuned --epochs 8 --lr 3e-3 --warmup 5 --batch-tokens 256 --threads 1 --crop 0.2",
+    );
+    place.ok("bundle tuned -o model.tgpt");
+    place.ok("evaluate model.tgpt flows.parquet --split val --engine native --json -o report.json");
+    let report: Value = serde_json::from_slice(&std::fs::read(place.path("report.json")).unwrap()).unwrap();
+    assert!(report["accuracy"].as_f64().unwrap() > 0.95, "{report}");
+    assert_eq!((report["flows"].as_u64(), report["labels"].as_array().unwrap().len()), (Some(50), 3));
+    // What the trainer said of its best checkpoint is what the library's classifier does.
+    let said = metrics(&place.path("tuned"));
+    let best = said.iter().filter(|v| v["best"] == true).next_back().unwrap();
+    assert_eq!(best["accuracy"], report["accuracy"]);
+    assert_eq!(best["macro_f1"], report["macro_f1"]);
+
+    for picture in ["loss.svg", "scores.svg"] {
+        let svg = std::fs::read_to_string(place.path("tuned").join(picture)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("validation") | svg.contains("macro-F1"), "{picture}");
+    }
+
+    let all = place.ok("evaluate model.tgpt flows.parquet --split all --engine native");
+    assert!(all.contains("lie") && all.contains("macro-F1"), "{all}");
+
+    let manifest = std::fs::read_to_string(place.path("model.tgpt/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let stages = manifest["training"]["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), 2);
+    assert_eq!(stages[0]["data"][0]["file"], "flows.parquet");
+    assert_eq!(stages[1]["flows"]["train"], 200);
+    let record = manifest["training"].to_string();
+    assert!(!record.contains(place.directory.path().to_str().unwrap()) && !record.contains("target/"), "{record}");
+
+    // The head alone on the same network, from the bundle.
+    place.ok("finetune flows.parquet --from model.tgpt -o frozen --freeze --epochs 30 --lr 0.05 --threads 1 --quiet");
+    place.ok("bundle frozen -o frozen.tgpt");
+    let network = |bundle: &str| std::fs::read(place.path(bundle).join("model.safetensors")).unwrap();
+    assert_eq!(network("frozen.tgpt"), network("model.tgpt"));
+    let frozen: Value =
+        serde_json::from_str(&place.ok("evaluate frozen.tgpt flows.parquet --split val --engine native --json"))
+            .unwrap();
+    assert!(frozen["accuracy"].as_f64().unwrap() > 0.95, "{frozen}");
+}
+
+#[test]
+fn a_killed_run_goes_on_bit_for_bit() {
+    let place = Place::new();
+    let run = |output: &str| {
+        format!("pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 30 --save-every 10 {TINY}")
+    };
+    place.ok(&run("whole"));
+    let mut child = place.start(&run("killed"));
+    place.await_step("killed", 40);
+    child.kill().unwrap();
+    assert!(child.wait().unwrap().code().is_none(), "the run ended before it was killed");
+    let stopped = last_step(&place.path("killed")).unwrap();
+    place.ok("pretrain --resume -o killed --threads 2 --quiet");
+    assert!(last_step(&place.path("killed")).unwrap() > stopped);
+    assert!(last_checkpoint(&place.path("killed")) == last_checkpoint(&place.path("whole")));
+    let losses = |run: &str| -> Vec<(Value, Value)> {
+        let lines = metrics(&place.path(run)).into_iter().filter(|v| v.get("val_loss").is_some());
+        lines.map(|v| (v["step"].clone(), v["val_loss"].clone())).collect()
+    };
+    assert_eq!(losses("killed"), losses("whole"));
+    assert_eq!(losses("killed").len(), 30);
+}
+
+#[test]
+fn an_interrupted_classifier_goes_on_bit_for_bit() {
+    let place = Place::new();
+    place.ok(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 {TINY}"));
+    let run = |output: &str| {
+        format!(
+            "finetune flows.parquet --from pre -o {output} --epochs 30 --batch-tokens 256 --save-every 10 --crop 0.3 \
+             --patience 0 --threads 1 --quiet"
+        )
+    };
+    place.ok(&run("whole"));
+    let mut child = place.start(&run("stopped"));
+    place.await_step("stopped", 30);
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    place.ok("finetune --resume -o stopped --quiet");
+    assert!(last_checkpoint(&place.path("stopped")) == last_checkpoint(&place.path("whole")));
+    let best = |run: &str| std::fs::read(place.path(run).join("checkpoints/best.safetensors")).unwrap();
+    assert!(best("stopped") == best("whole"));
+    // It has come to its end: nothing is left to do, and that is no mistake.
+    place.ok("finetune --resume -o stopped --quiet");
+    assert!(best("stopped") == best("whole"));
+}
+
+#[test]
+fn mistakes_are_named_and_leave_nothing_behind() {
+    let place = Place::new();
+    let mut draws = Stream::new(5, 5);
+    let mut rows: Vec<Row> = (0..40).map(|i| row(i, "query", None, &mut draws)).collect();
+    place.write("one.parquet", rows.clone());
+    rows.iter_mut().for_each(|r| r.label = None);
+    place.write("bare.parquet", rows.clone());
+    rows.iter_mut().for_each(|r| r.split = Some(Split::Test));
+    place.write("test.parquet", rows.clone());
+    for (i, r) in rows.iter_mut().enumerate() {
+        (r.split, r.group) = (Some(if i % 2 == 0 { Split::Train } else { Split::Val }), "same".to_string());
+    }
+    place.write("shared.parquet", rows);
+
+    let pretrain =
+        |flows: &str, more: &str| format!("pretrain {flows} --quantizer q.safetensors -o out --epochs 1 {TINY}{more}");
+    place.refused(&pretrain("none.parquet", ""), "none.parquet", "out");
+    place.refused(&pretrain("q.safetensors", ""), "q.safetensors", "out");
+    place.refused(&pretrain("test.parquet", ""), "split train", "out");
+    place.refused(&pretrain("shared.parquet", ""), "--allow-shared-groups", "out");
+    place.refused(&pretrain("bare.parquet", " --with-classes"), "no flow has a label", "out");
+    place.refused(&pretrain("flows.parquet", " --lr=-1"), "lr", "out");
+    place.refused(&pretrain("flows.parquet", " --exclude group"), "group", "out");
+    place.refused("pretrain flows.parquet --quantizer flows.parquet -o out", "flows.parquet", "out");
+    place.refused("pretrain flows.parquet --quantizer q.safetensors -o out --heads 3", "n_head", "out");
+    place.refused("pretrain --resume -o out", "out", "out");
+    place.refused("quantizer fit flows.parquet -k 100000 -o big.safetensors", "lower k", "big.safetensors");
+
+    place.ok(&pretrain("flows.parquet", ""));
+    place.refused(&pretrain("flows.parquet", ""), "exists already", "");
+    place.refused("pretrain --resume -o out --lr 0.5", "keeps its lr", "");
+    place.refused("pretrain bare.parquet --resume -o out", "not those that the run began with", "");
+    place.refused("finetune --resume -o out", "is a run of pretrain", "");
+    place.refused("finetune bare.parquet --from out -o tuned", "no flow has a label", "tuned");
+    place.refused("finetune one.parquet --from out -o tuned", "label query", "tuned");
+    place.refused("finetune flows.parquet --from q.safetensors -o tuned", "neither a run nor a bundle", "tuned");
+    place.ok("bundle out -o lm.tgpt");
+    place.refused("evaluate lm.tgpt flows.parquet", "no classifier", "");
+
+    let quantizer = place.path("out/quantizer.safetensors");
+    let mut bytes = std::fs::read(&quantizer).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&quantizer, bytes).unwrap();
+    place.refused("pretrain --resume -o out --epochs 2", "tokens would mean other packets", "");
+    place.refused("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
+}
