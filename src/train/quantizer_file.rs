@@ -56,16 +56,25 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 /// The quantizer in the bytes of a file.
 pub fn parse(bytes: &[u8]) -> Result<Quantizer> {
     let file = Tensors::parse(bytes, 2)?;
-    let meta: Meta = metadata(bytes, KEY)?.and_then(|text| serde_json::from_str(&text).ok()).ok_or_else(|| {
-        Error::format("its metadata names no scaler; make a quantizer with `trafficgpt quantizer fit`")
-    })?;
+    let scaler = meta(bytes)?.scaler;
     let shape = file.shape("centroids").unwrap_or_default();
     let &[k, 2] = shape.as_slice() else {
         return Err(Error::format(format!("tensor centroids has shape {shape:?}; it must be [K, 2]")));
     };
     let mut centroids = vec![[0.0; 2]; k];
     file.copy("centroids", &shape, centroids.as_flattened_mut())?;
-    Ok(Quantizer::new(meta.scaler, Codebook::new(centroids)?))
+    Ok(Quantizer::new(scaler, Codebook::new(centroids)?))
+}
+
+/// How the centroids in the bytes of a file came to be; null if it does not say.
+pub fn fit_of(bytes: &[u8]) -> Result<serde_json::Value> {
+    Ok(meta(bytes)?.fit)
+}
+
+fn meta(bytes: &[u8]) -> Result<Meta> {
+    metadata(bytes, KEY)?
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .ok_or_else(|| Error::format("its metadata names no scaler; make a quantizer with `trafficgpt quantizer fit`"))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub fn stages(path: &Path, record: &Record) -> Result<Vec<Value>> {
     stages.push(json!({
         "command": record.arguments.join(" "),
         "stage": record.command,
+        "quantizer": {"sha256": record.quantizer_sha256, "fit": record.quantizer_fit},
         "library_version": record.library_version,
         "settings": settings,
         "data": record.data,
@@ -65,11 +66,12 @@ pub fn sha256_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// `arguments` as a record may show them: paths cut to their last part.
-pub fn without_directories(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+/// `arguments` as a record may show them: paths cut to their last part, and the program by its own name.
+pub fn shown_arguments(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let name = |text: &str| text.rsplit('/').find(|part| !part.is_empty()).unwrap_or(text).to_string();
-    arguments
-        .into_iter()
+    let program = std::iter::once("trafficgpt".to_string());
+    program
+        .chain(arguments.into_iter().skip(1))
         .map(|argument| match argument.split_once('=') {
             Some((flag, value)) if flag.starts_with('-') => format!("{flag}={}", name(value)),
             _ => name(&argument),
@@ -84,8 +86,9 @@ mod tests {
     #[test]
     fn recorded_arguments_show_no_directory() {
         let given = ["/usr/bin/trafficgpt", "pretrain", "data/a.parquet", "--quantizer=/home/me/q.st", "-o", "runs/x/"];
-        let shown = without_directories(given.map(String::from));
+        let shown = shown_arguments(given.map(String::from));
         assert_eq!(shown, ["trafficgpt", "pretrain", "a.parquet", "--quantizer=q.st", "-o", "x"]);
-        assert_eq!(without_directories(["corpus=a".to_string(), "/".to_string()]), ["corpus=a", "/"]);
+        let odd = ["renamed", "corpus=a", "/"].map(String::from);
+        assert_eq!(shown_arguments(odd), ["trafficgpt", "corpus=a", "/"]);
     }
 }

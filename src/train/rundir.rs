@@ -53,6 +53,9 @@ pub struct Record {
     pub labels: Vec<String>,
     /// SHA-256 of the quantizer's file.
     pub quantizer_sha256: String,
+    /// How its centroids came to be, if it says so.
+    #[serde(default)]
+    pub quantizer_fit: Value,
     /// What it learns from and is judged by.
     pub data: Vec<Source>,
     /// Training flows and validation flows.

@@ -173,11 +173,12 @@ impl Session<'_> {
         let record = Record {
             command: command.to_string(),
             library_version: env!("CARGO_PKG_VERSION").to_string(),
-            arguments: record::without_directories(std::mem::take(&mut self.arguments)),
+            arguments: record::shown_arguments(std::mem::take(&mut self.arguments)),
             model: origin.model.weights.config().clone(),
             vocabulary: origin.vocabulary.clone(),
             labels,
             quantizer_sha256: record::sha256_of(&origin.quantizer_bytes),
+            quantizer_fit: quantizer_file::fit_of(&origin.quantizer_bytes)?,
             data: flows.sources.clone(),
             flows: (flows.train.len(), flows.val.len()),
             notes: flows.notes.clone(),
