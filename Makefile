@@ -15,9 +15,10 @@ RUNTIME := .runtime/libonnxruntime.so.1
 
 # What `make demo` shows; another bundle, capture or class may be named on the command line.
 DEMO         ?= demo-out
-DEMO_BUNDLE  ?= $(firstword $(wildcard examples/models/*.tgpt))
-DEMO_CAPTURE ?= $(firstword $(wildcard examples/captures/*.pcap examples/captures/*.pcapng examples/captures/*.pcap.gz))
-DEMO_CLASS   ?= https
+DEMO_BUNDLE  ?= examples/models/protocols.tgpt
+DEMO_CAPTURE ?= examples/captures/mixed.pcap.gz
+DEMO_CLASS   ?= TLS
+DEMO_REAL    ?= examples/captures/$(DEMO_CLASS).pcap.gz
 DEMO_FLOWS   ?= 300
 
 .DEFAULT_GOAL := help
@@ -35,23 +36,24 @@ $(RUNTIME):
 	dev/fetch_onnxruntime.sh
 
 demo: lib runtime ## classify a real capture through the C ABI, generate flows, draw both
-	@test -n "$(DEMO_BUNDLE)" || { echo "demo: there is no bundle in examples/models; name one: make demo DEMO_BUNDLE=..." >&2; exit 1; }
-	@test -n "$(DEMO_CAPTURE)" || { echo "demo: there is no capture in examples/captures; name one: make demo DEMO_CAPTURE=..." >&2; exit 1; }
 	@mkdir -p $(DEMO)/lib
 	@ln -sf $(abspath $(RELEASE))/libtrafficgpt.so $(DEMO)/lib/libtrafficgpt.so
 	@ln -sf $(abspath $(RELEASE))/libtrafficgpt.so $(DEMO)/lib/libtrafficgpt.so.$(ABI)
 	$(CC) -std=c99 -O2 -Wall -Iinclude examples/c/classify.c -L$(DEMO)/lib -ltrafficgpt \
 	    -Wl,-rpath,$(abspath $(DEMO))/lib -o $(DEMO)/classify
 	$(DEMO)/classify --onnx-library $(abspath $(RUNTIME)) --limit 40 $(DEMO_BUNDLE) $(DEMO_CAPTURE)
+	@echo
 	$(RELEASE)/trafficgpt generate $(DEMO_BUNDLE) --class $(DEMO_CLASS) -n $(DEMO_FLOWS) --seed 1 \
 	    -o $(DEMO)/generated.parquet
-	$(RELEASE)/trafficgpt meter $(DEMO_CAPTURE) -o $(DEMO)/real.parquet
-	$(RELEASE)/trafficgpt compare $(DEMO)/real.parquet $(DEMO)/generated.parquet -o $(DEMO)/real-beside-generated.svg
+	$(RELEASE)/trafficgpt meter $(DEMO_REAL) --label $(DEMO_CLASS) -o $(DEMO)/real.parquet
+	$(RELEASE)/trafficgpt compare $(DEMO)/real.parquet $(DEMO)/generated.parquet --label $(DEMO_CLASS) \
+	    -o $(DEMO)/real-beside-generated.svg
 	@echo
-	@echo "The picture is $(DEMO)/real-beside-generated.svg. What to try next:"
+	@echo "The picture is $(DEMO)/real-beside-generated.svg; open it in a browser. What to try next:"
+	@echo "  make demo DEMO_CLASS=DNS"
 	@echo "  $(DEMO)/classify --onnx-library $(RUNTIME) $(DEMO_BUNDLE) YOUR.pcap"
 	@echo "  $(RELEASE)/trafficgpt info $(DEMO_BUNDLE)"
-	@echo "  $(RELEASE)/trafficgpt generate $(DEMO_BUNDLE) --class $(DEMO_CLASS) -n 100 --seed 2 -o flows.csv"
+	@echo "  $(RELEASE)/trafficgpt generate $(DEMO_BUNDLE) --class $(DEMO_CLASS) -n 100 --seed 2 -o flows.pcap"
 	@echo "  make install PREFIX=\$$HOME/.local    then: cc app.c \$$(pkg-config --cflags --libs trafficgpt)"
 
 test: ## every test: Rust, C, C++, Go where it is installed, formatting, lints

@@ -151,7 +151,7 @@ fn from_flows_to_a_bundle_that_classifies() {
     assert_eq!((report["flows"].as_u64(), report["labels"].as_array().unwrap().len()), (Some(50), 3));
     // What the trainer said of its best checkpoint is what the library's classifier does.
     let said = metrics(&place.path("tuned"));
-    let best = said.iter().filter(|v| v["best"] == true).next_back().unwrap();
+    let best = said.iter().rfind(|v| v["best"] == true).unwrap();
     assert_eq!(best["accuracy"], report["accuracy"]);
     assert_eq!(best["macro_f1"], report["macro_f1"]);
 

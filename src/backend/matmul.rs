@@ -3,6 +3,8 @@
 //! Each product runs on the calling thread: the network splits its work into tasks above this level, which costs fewer
 //! joins than splitting every product and makes results independent of the number of threads.
 
+use rayon::prelude::*;
+
 /// A matrix in a slice, rows or columns strided, so that transposing is free.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
@@ -99,6 +101,31 @@ fn product(c: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
     }
 }
 
+/// Writes the transpose of the `rows` × `cols` matrix `from` to `to`, on the current rayon pool.
+///
+/// The kernel reads its first factor along columns; a transposed weight matrix that is used by many products is worth
+/// transposing once, instead of by every product.
+///
+/// # Panics
+/// If either slice is not `rows * cols` long.
+pub fn transpose(from: &[f32], rows: usize, cols: usize, to: &mut [f32]) {
+    const BLOCK: usize = 16;
+    assert!(from.len() == rows * cols && to.len() == rows * cols, "{rows} x {cols} values to transpose");
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    to.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(stripe, to)| {
+        let first = stripe * BLOCK;
+        for (i, block) in from.chunks(BLOCK * cols).enumerate() {
+            for (j, to) in to.chunks_exact_mut(rows).enumerate() {
+                for (to, row) in to[i * BLOCK..].iter_mut().zip(block.chunks_exact(cols)) {
+                    *to = row[first + j];
+                }
+            }
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +158,20 @@ mod tests {
                 multiply_add(&mut c, a, b);
                 for (got, want) in c.iter().zip(&expected) {
                     assert!((f64::from(*got) - 2.0 * want).abs() < 1e-5, "{m} x {k} x {n}: {got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transposing_swaps_rows_and_columns() {
+        for (rows, cols) in [(1, 1), (16, 16), (33, 5), (7, 40), (0, 3)] {
+            let from = numbers(rows * cols, 3);
+            let mut to = vec![0.0; rows * cols];
+            transpose(&from, rows, cols, &mut to);
+            for i in 0..rows {
+                for j in 0..cols {
+                    assert_eq!(to[j * rows + i], from[i * cols + j]);
                 }
             }
         }

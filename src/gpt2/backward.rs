@@ -4,14 +4,14 @@
 //! tile of the layer's matrices sums its gradient over the chunks, in their order.
 
 use super::attention::{AttentionDropout, attention_backward};
-use super::buffers::{BlockWeights, block_range, norm_before, pieces};
+use super::buffers::{BlockWeights, block_range, grown, norm_before, pieces};
 use super::dropout::{Masks, Site};
 use super::embedding::mask_row;
 use super::gelu::gelu_backward;
 use super::norm::{norm_backward, residual_backward};
 use super::tape::{Chunk, Tape, heads};
 use super::weights::Weights;
-use crate::backend::matmul::{Mat, multiply, multiply_add};
+use crate::backend::matmul::{Mat, multiply, multiply_add, transpose};
 use crate::backend::simd::vectorised;
 use crate::error::{Error, Result};
 use crate::tokens::Token;
@@ -27,7 +27,7 @@ pub fn backward(weights: &Weights, tape: &mut Tape, grads: &mut Weights) -> Resu
     if grads.config() != config {
         return Err(Error::mismatch("the gradients are of a network of another shape"));
     }
-    let Tape { tokens, offsets, chunks, n_chunks, d_hidden, masks, .. } = tape;
+    let Tape { tokens, offsets, chunks, n_chunks, d_hidden, masks, transposed, .. } = tape;
     let (chunks, masks, d) = (&mut chunks[..*n_chunks], masks.as_ref(), config.n_embd);
 
     chunks.par_iter_mut().for_each(|chunk| {
@@ -38,7 +38,8 @@ pub fn backward(weights: &Weights, tape: &mut Tape, grads: &mut Weights) -> Resu
     add_vectors(chunks, 0, &mut grads.data_mut()[ln_f.start..ln_f.start + 2 * d]);
 
     for layer in (0..config.n_layer).rev() {
-        chunks.par_iter_mut().for_each(|chunk| chunk.backward_block(weights, layer, offsets, masks));
+        let transposed = Transposed::new(weights, layer, transposed);
+        chunks.par_iter_mut().for_each(|chunk| chunk.backward_block(weights, layer, &transposed, offsets, masks));
         let range = block_range(grads, layer);
         block_gradients(chunks, layer, d, &mut grads.data_mut()[range]);
     }
@@ -63,7 +64,14 @@ impl Chunk {
     }
 
     /// From `dx` after the block to `dx` before it, leaving the gradients of all outputs in `work`.
-    fn backward_block(&mut self, weights: &Weights, layer: usize, offsets: &[u64], masks: Option<&Masks>) {
+    fn backward_block(
+        &mut self,
+        weights: &Weights,
+        layer: usize,
+        transposed: &Transposed<'_>,
+        offsets: &[u64],
+        masks: Option<&Masks>,
+    ) {
         let config = weights.config();
         let (n, d, heads) = (self.rows.len(), config.n_embd, heads(config));
         let w = BlockWeights::new(weights, layer);
@@ -84,14 +92,14 @@ impl Chunk {
             pieces(d_vectors, VECTORS.map(|width| width * d));
 
         residual_backward(dx, drop_mlp, mask, d_proj, d_proj_bias);
-        multiply(d_pre, Mat::new(d_proj, n, d), Mat::new(w.proj, 4 * d, d).t());
+        multiply(d_pre, Mat::new(d_proj, n, d), Mat::new(transposed.proj, d, 4 * d));
         let pre = &self.pre[layer * n * 4 * d..(layer + 1) * n * 4 * d];
         gelu_backward(pre, w.fc_bias, g, d_pre, d_fc_bias);
-        multiply(y, Mat::new(d_pre, n, 4 * d), Mat::new(w.fc, d, 4 * d).t());
+        multiply(y, Mat::new(d_pre, n, 4 * d), Mat::new(transposed.fc, 4 * d, d));
         norm_backward(w.ln2, middle, stats_middle, y, dx, &mut work.h2[..n * d], d_ln2, d_ln2_bias);
 
         residual_backward(dx, drop_attention, mask, d_attn_proj, d_attn_proj_bias);
-        multiply(y, Mat::new(d_attn_proj, n, d), Mat::new(w.attn_proj, d, d).t());
+        multiply(y, Mat::new(d_attn_proj, n, d), Mat::new(transposed.attn_proj, d, d));
         let qkv = &self.qkv[layer * n * 3 * d..(layer + 1) * n * 3 * d];
         let att = &self.attention[layer * n * d..(layer + 1) * n * d];
         let lse = &self.lse[layer * n * heads.n_head..(layer + 1) * n * heads.n_head];
@@ -110,7 +118,7 @@ impl Chunk {
             );
         }
         column_sums(d_qkv, d_qkv_bias);
-        multiply(y, Mat::new(d_qkv, n, 3 * d), Mat::new(w.qkv, d, 3 * d).t());
+        multiply(y, Mat::new(d_qkv, n, 3 * d), Mat::new(transposed.qkv, 3 * d, d));
         norm_backward(w.ln1, x, stats, y, dx, &mut work.h1[..n * d], d_ln1, d_ln1_bias);
     }
 
@@ -134,6 +142,27 @@ impl Chunk {
             Product::Fc => (Mat::new(&work.h2, n, d), Mat::new(&work.d_pre, n, 4 * d)),
             Product::Proj => (Mat::new(&work.g, n, 4 * d), Mat::new(&work.d_proj, n, d)),
         }
+    }
+}
+
+/// The matrices of one block, transposed.
+struct Transposed<'a> {
+    qkv: &'a [f32],
+    attn_proj: &'a [f32],
+    fc: &'a [f32],
+    proj: &'a [f32],
+}
+
+impl<'a> Transposed<'a> {
+    fn new(weights: &Weights, layer: usize, buffer: &'a mut Vec<f32>) -> Self {
+        let (w, d) = (BlockWeights::new(weights, layer), weights.config().n_embd);
+        let dd = d * d;
+        let [qkv, attn_proj, fc, proj] = pieces(grown(buffer, 12 * dd), [3 * dd, dd, 4 * dd, 4 * dd]);
+        transpose(w.qkv, d, 3 * d, qkv);
+        transpose(w.attn_proj, d, d, attn_proj);
+        transpose(w.fc, d, 4 * d, fc);
+        transpose(w.proj, 4 * d, d, proj);
+        Self { qkv, attn_proj, fc, proj }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::buffers::grown;
 use super::tape::Tape;
 use super::weights::Weights;
-use crate::backend::matmul::{Mat, multiply, multiply_add};
+use crate::backend::matmul::{Mat, multiply, multiply_add, transpose};
 use crate::backend::simd::{exp, max, sum, vectorised};
 use crate::error::{Error, Result};
 use crate::tokens::Token;
@@ -33,6 +33,8 @@ pub(super) struct Scratch {
     d_hidden: Vec<f32>,
     logits: Vec<f32>,
     nll: Vec<f32>,
+    /// The head `[d, vocab_size]`.
+    head: Vec<f32>,
 }
 
 /// The sum over counted rows of the negative log-likelihood of `targets` (one a row; [`NO_TARGET`] does not count), in
@@ -88,11 +90,14 @@ fn waves(
     }
 
     let Tape { hidden, d_hidden, loss: scratch, .. } = tape;
-    let Scratch { rows, hidden: wave_hidden, d_hidden: wave_d_hidden, logits, nll } = scratch;
+    let Scratch { rows, hidden: wave_hidden, d_hidden: wave_d_hidden, logits, nll, head } = scratch;
     rows.clear();
     rows.extend((0..n as u32).filter(|&row| targets[row as usize] != NO_TARGET));
     let wave_rows = (WAVE_LOGITS / v).next_multiple_of(TASK_ROWS);
-    let head = Mat::new(&weights.data()[weights.wte()], v, d);
+    let embedding = &weights.data()[weights.wte()];
+    let head = grown(head, d * v);
+    transpose(embedding, v, d, head);
+    let (embedding, head) = (Mat::new(embedding, v, d), Mat::new(head, d, v));
     let span = |row: u32| -> Range<usize> { row as usize * d..(row as usize + 1) * d };
 
     for rows in rows.chunks(wave_rows) {
@@ -113,12 +118,12 @@ fn waves(
             .zip(rows.par_chunks(TASK_ROWS))
             .for_each(|((((hidden, logits), d_hidden), nll), rows)| {
                 let n = rows.len();
-                multiply(logits, Mat::new(hidden, n, d), head.t());
+                multiply(logits, Mat::new(hidden, n, d), head);
                 for ((logits, nll), &row) in logits.chunks_exact_mut(v).zip(nll).zip(rows) {
                     *nll = vectorised!(cross_entropy(logits, targets[row as usize] as usize, scale));
                 }
                 if scale.is_some() {
-                    multiply(d_hidden, Mat::new(logits, n, v), head);
+                    multiply(d_hidden, Mat::new(logits, n, v), embedding);
                 }
             });
         if let Some((_, d_head)) = &mut gradients {

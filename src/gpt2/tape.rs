@@ -27,6 +27,8 @@ pub struct Tape {
     pub(super) hidden: Vec<f32>,
     pub(super) d_hidden: Vec<f32>,
     pub(super) loss: super::loss::Scratch,
+    /// One block's matrices transposed, for the backward pass.
+    pub(super) transposed: Vec<f32>,
 }
 
 impl Tape {

@@ -20,6 +20,10 @@ pub enum Draw {
     Lead = 3,
     /// How the times of a flow are shaken.
     Jitter = 4,
+    /// Whether a flow is given the times of another.
+    Borrow = 5,
+    /// Whose times those are.
+    Lender = 6,
 }
 
 impl Draw {
@@ -117,6 +121,12 @@ impl Batch {
         self.targets.push(if ended { vocabulary.eof } else { NO_TARGET });
     }
 
+    /// Takes the targets of the last sequence away: the language model learns nothing from it.
+    pub fn forget_targets(&mut self) {
+        let begin = self.inputs.len().checked_sub(1).map_or(0, |last| self.packets(last).start - 1);
+        self.targets[begin..].fill(NO_TARGET);
+    }
+
     /// Number of targets that count.
     pub fn n_targets(&self) -> usize {
         self.targets.iter().filter(|&&t| t != NO_TARGET).count()
@@ -162,7 +172,10 @@ mod tests {
         assert_eq!(batch.inputs.row(1), [14, 4, 5]);
         assert_eq!(batch.targets, [1, 2, 3, v.eof, 4, 5, NO_TARGET]);
         assert_eq!((batch.n_targets(), batch.packets(1)), (6, 5..7));
+        batch.forget_targets();
+        assert_eq!(batch.targets, [1, 2, 3, v.eof, NO_TARGET, NO_TARGET, NO_TARGET]);
         batch.clear();
+        batch.forget_targets();
         assert_eq!((batch.inputs.len(), batch.targets.len()), (0, 0));
     }
 }

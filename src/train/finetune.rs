@@ -229,12 +229,20 @@ impl Task for Classification<'_> {
             return Ok(StepLoss { loss: self.head_step(head, head_grads), tokens });
         }
 
+        let run = &self.settings.run;
         let mut batch = std::mem::take(&mut self.scratch.batch);
         batch.clear();
         for &flow in flows {
             let n = self.cut(flow, at.epoch);
-            let packets = self.jitter.tokens(train, flow, at.epoch)?;
+            let borrow = Draw::Borrow.uniform(run.seed, at.epoch, flow) < self.settings.borrow_times;
+            let packets = match borrow {
+                true => self.jitter.borrowed(train, flow, at.epoch)?,
+                false => self.jitter.tokens(train, flow, at.epoch)?,
+            };
             batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
+            if borrow {
+                batch.forget_targets();
+            }
         }
         for &flow in flows {
             if let Some(class) = self.class_led(flow) {
@@ -244,7 +252,6 @@ impl Task for Classification<'_> {
         }
         self.scratch.batch = batch;
 
-        let run = &self.settings.run;
         let dropout = run.dropout(at.step);
         self.scratch.embed(model, dropout, flows.len())?;
         let mut loss = self.head_step(head, head_grads);

@@ -1,7 +1,8 @@
 //! Time jitter: training flows as other links would have delayed them.
 //!
 //! The delays of a capture are those of the places it was made at. Shaking the times of a flow, on the scale the
-//! quantizer sees them, keeps the network from learning them by heart.
+//! quantizer sees them, keeps the network from learning them by heart; lending it the times of another flow keeps a
+//! classifier from leaning on them at all.
 
 use crate::error::Result;
 use crate::packet::Packet;
@@ -29,15 +30,30 @@ impl<'a> Jitter<'a> {
 
     /// The tokens of flow `i` of `flows` in `epoch`.
     pub fn tokens<'b>(&'b mut self, flows: &'b Flows, i: usize, epoch: u64) -> Result<&'b [Token]> {
-        if self.decades == 0.0 {
+        self.with_times_of(flows, i, i, epoch)
+    }
+
+    /// The tokens of flow `i` of `flows` in `epoch` with the times of another flow, drawn for it.
+    pub fn borrowed<'b>(&'b mut self, flows: &'b Flows, i: usize, epoch: u64) -> Result<&'b [Token]> {
+        let lender = (Draw::Lender.uniform(self.seed, epoch, i) * flows.len() as f64) as usize;
+        self.with_times_of(flows, i, lender.min(flows.len() - 1), epoch)
+    }
+
+    /// The sizes of flow `i` with the times of flow `lender`, over again where it has fewer packets.
+    fn with_times_of<'b>(&'b mut self, flows: &'b Flows, i: usize, lender: usize, epoch: u64) -> Result<&'b [Token]> {
+        if self.decades == 0.0 && lender == i {
             return Ok(flows.tokens.row(i));
         }
+        let times = flows.packets.row(lender);
+        // The time of a first packet is 0 by definition and says nothing of the flow.
+        let later = times.get(1..).filter(|later| !later.is_empty()).unwrap_or(times);
         let mut draws = Draw::Jitter.sequence(self.seed, epoch, i);
         let whole = self.decades * draws.normal();
         self.packets.clear();
-        self.packets.extend(flows.packets.row(i).iter().map(|&packet| {
+        let times = times[..1].iter().chain(later.iter().cycle());
+        self.packets.extend(flows.packets.row(i).iter().zip(times).map(|(packet, time)| {
             let shift = whole + self.decades * draws.normal();
-            Packet { ipt_us: shaken(packet.ipt_us, shift), ..packet }
+            Packet { size: packet.size, ipt_us: shaken(time.ipt_us, shift) }
         }));
         self.tokens.resize(self.packets.len(), 0);
         self.quantizer.encode(&self.packets, &mut self.tokens)?;
@@ -100,6 +116,24 @@ mod tests {
         assert_ne!(jitter.tokens(&flows, 0, 5).unwrap(), first);
         assert_eq!(jitter.tokens(&flows, 0, 4).unwrap(), first);
         assert_eq!(Jitter::new(&quantizer, 0.0, 1).tokens(&flows, 0, 4).unwrap(), flows.tokens.row(0));
+    }
+
+    #[test]
+    fn borrowed_times_come_from_the_lender_and_sizes_stay() {
+        let quantizer = quantizer();
+        let mut flows = flows();
+        let short: Vec<Packet> = [0.0, 1e2].iter().map(|&ipt_us| Packet { size: 150, ipt_us }).collect();
+        flows.packets.push(short);
+        flows.tokens.push([0, 20]);
+        flows.ended.push(true);
+        flows.labels.push(None);
+        let mut jitter = Jitter::new(&quantizer, 0.0, 1);
+        let mut seen = std::collections::BTreeSet::new();
+        for epoch in 0..50 {
+            seen.insert(jitter.borrowed(&flows, 0, epoch).unwrap().to_vec());
+        }
+        let own = flows.tokens.row(0).to_vec();
+        assert_eq!(seen, [own, vec![0, 20, 20, 20, 20, 20]].into_iter().collect());
     }
 
     #[test]

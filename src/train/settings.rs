@@ -174,6 +174,9 @@ pub struct Finetune {
     pub label_smoothing: f64,
     /// Probability that a training flow is cut after a random number of its packets.
     pub crop: f64,
+    /// Probability that a training flow is classified with the times of another flow, so that the classifier leans on
+    /// sizes: times depend on where a capture was made. The language model does not learn such sequences.
+    pub borrow_times: f64,
     /// Probability below which the classifier says "unknown"; 0: never.
     pub reject_below: f64,
     /// Share of the groups held out for validation among flows that name no split.
@@ -189,6 +192,7 @@ impl Default for Finetune {
             class_weights: ClassWeights::Sqrt,
             label_smoothing: 0.0,
             crop: 0.0,
+            borrow_times: 0.0,
             reject_below: 0.0,
             val_share: 0.1,
         }
@@ -241,10 +245,11 @@ impl Finetune {
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;
+        range("borrow_times", self.borrow_times, 0.0, 1.0)?;
         range("reject_below", self.reject_below, 0.0, 1.0)?;
-        if self.freeze && (self.crop > 0.0 || self.run.time_jitter > 0.0) {
+        if self.freeze && (self.crop > 0.0 || self.borrow_times > 0.0 || self.run.time_jitter > 0.0) {
             return Err(Error::invalid(
-                "crop and time_jitter change what the network reads anew in every epoch; with freeze it reads every \
+                "crop, borrow_times and time_jitter change what the network reads anew in every epoch; with freeze it reads every \
                  flow once: leave them at 0",
             ));
         }

@@ -41,6 +41,10 @@ struct Flags {
     /// Probability that a training flow is cut after a random number of packets, so that the answer is good early.
     #[arg(long)]
     crop: Option<f64>,
+    /// Probability that a training flow is classified with the times of another flow, so that the classifier leans on
+    /// sizes.
+    #[arg(long)]
+    borrow_times: Option<f64>,
     /// Probability below which the classifier says "unknown"; 0: never.
     #[arg(long)]
     reject_below: Option<f64>,

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# How examples/models/protocols.tgpt was made: from labelled flows of 19 protocols and a pool of unlabelled ones.
+#
+#   examples/models/train.sh LABELLED.parquet POOL.parquet WORK
+#
+# WORK gets the intermediate files and the bundle, WORK/protocols.tgpt. Needs `trafficgpt` on the PATH (or TRAFFICGPT naming
+# it), and python3 with pandas and pyarrow (or PYTHON naming one). The test split is read by the last line alone.
+set -euo pipefail
+
+[ $# -eq 3 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+labelled=$1 pool=$2 work=$3
+here=$(cd "$(dirname "$0")" && pwd)
+tgpt=${TRAFFICGPT:-trafficgpt}
+threads=${THREADS:-0}
+mkdir -p "$work"
+
+# Whatever the model will be judged by leaves the pool, and so does a corpus that states no licence.
+"${PYTHON:-python3}" "$here/pool.py" "$pool" "$labelled" "$work/pool.parquet" --exclude-corpus tj-oconnor+IoT-Dataset
+
+"$tgpt" quantizer fit "$labelled" "$work/pool.parquet" -k 2048 --scaler log1p-us-fine -o "$work/quantizer.safetensors"
+
+"$tgpt" pretrain "$labelled" --unlabelled "$work/pool.parquet" --quantizer "$work/quantizer.safetensors" \
+    --with-classes --epochs 14 --lr 2e-3 --warmup 100 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.1 \
+    --time-jitter 0.2 --threads "$threads" -o "$work/lm"
+
+"$tgpt" finetune "$labelled" --from "$work/lm" \
+    @@FINETUNE@@ \
+    --threads "$threads" -o "$work/classifier"
+
+"$tgpt" bundle "$work/classifier" -o "$work/protocols.tgpt"
+"$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split val
+"$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split test
