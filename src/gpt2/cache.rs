@@ -3,7 +3,7 @@
 use super::buffers::grown;
 use super::config::Config;
 use super::infer::Lane;
-use super::tile::rows_product;
+use super::tile::{rows_product, weighted_sum};
 use super::weights::Weights;
 use crate::backend::matmul::{Mat, multiply};
 use crate::backend::simd::{LANES, exp, max, sum};
@@ -99,7 +99,7 @@ impl WithSimd for Attend<'_> {
             *s = exp((*s - top) * scale);
         }
         let sum = sum(scores);
-        rows_product::<S, 1>(simd, scores, n, values, width, n, width, sums, width);
+        weighted_sum(simd, scores, values, width, sums);
         for (out, s) in out.iter_mut().zip(sums) {
             *out = *s / sum;
         }
