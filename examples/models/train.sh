@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# How examples/models/protocols.tgpt was made: from labelled flows of 19 protocols and a pool of unlabelled ones.
+# How examples/models/protocols.tgpt was made: from labelled flows of 19 protocols, a pool of unlabelled ones, and the
+# captures in ../captures.
 #
 #   examples/models/train.sh LABELLED.parquet POOL.parquet WORK
 #
 # WORK gets the intermediate files and the bundle, WORK/protocols.tgpt. Needs `trafficgpt` on the PATH (or TRAFFICGPT naming
-# it), and python3 with pandas and pyarrow (or PYTHON naming one). The test split is read by the last line alone.
+# it), and python3 with pandas and pyarrow (or PYTHON naming one). The test split is never read.
 set -euo pipefail
 
-[ $# -eq 3 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 3 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 labelled=$1 pool=$2 work=$3
 here=$(cd "$(dirname "$0")" && pwd)
 tgpt=${TRAFFICGPT:-trafficgpt}
@@ -21,12 +22,20 @@ mkdir -p "$work"
 
 "$tgpt" pretrain "$labelled" --unlabelled "$work/pool.parquet" --quantizer "$work/quantizer.safetensors" \
     --with-classes --epochs 14 --lr 2e-3 --warmup 100 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.1 \
-    --time-jitter 0.2 --threads "$threads" -o "$work/lm"
+    --time-jitter 0.2 --patience 0 --threads "$threads" -o "$work/lm"
 
-"$tgpt" finetune "$labelled" --from "$work/lm" \
-    @@FINETUNE@@ \
+# Our captures of one protocol each; the mixed one judges, and the model is not to know NTP.
+mkdir -p "$work/own"
+cp "$here"/../captures/*.pcap.gz "$work/own/"
+rm -f "$work/own/mixed.pcap.gz" "$work/own/NTP.pcap.gz"
+"$tgpt" meter "$work/own" --label-from filename --split train -o "$work/own.parquet"
+
+"$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" \
+    --epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.2 \
+    --label-smoothing 0.05 --class-weights sqrt --lm-weight 0.3 --time-jitter 0.3 --borrow-times 0.5 --seed 1 --patience 0 \
     --threads "$threads" -o "$work/classifier"
 
 "$tgpt" bundle "$work/classifier" -o "$work/protocols.tgpt"
 "$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split val
-"$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split test
+"$tgpt" meter "$here/../captures/mixed.pcap.gz" --labels "$here/../captures/labels.csv" -o "$work/mixed.parquet"
+"$tgpt" evaluate "$work/protocols.tgpt" "$work/mixed.parquet" --split all
