@@ -36,9 +36,10 @@ class Block(nn.Module):
     def forward(self, x):
         b, t, d = x.shape
         q, k, v = self.qkv(self.ln1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT, is_causal=True)
-        x = x + F.dropout(self.out(a.transpose(1, 2).reshape(b, t, d)), DROPOUT)
-        return x + F.dropout(self.proj(F.gelu(self.fc(self.ln2(x)), approximate="tanh")), DROPOUT)
+        p = DROPOUT if self.training else 0.0
+        a = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        x = x + F.dropout(self.out(a.transpose(1, 2).reshape(b, t, d)), p)
+        return x + F.dropout(self.proj(F.gelu(self.fc(self.ln2(x)), approximate="tanh")), p)
 
 
 class Gpt2(nn.Module):
@@ -51,11 +52,14 @@ class Gpt2(nn.Module):
             if p.dim() == 2:
                 nn.init.normal_(p, std=0.02)
 
-    def forward(self, ids, targets):
-        x = F.dropout(self.wte(ids) + self.wpe.weight[: ids.shape[1]], DROPOUT)
+    def hidden(self, ids):
+        x = F.dropout(self.wte(ids) + self.wpe.weight[: ids.shape[1]], DROPOUT, self.training)
         for block in self.blocks:
             x = block(x)
-        logits = F.linear(self.ln_f(x), self.wte.weight)
+        return self.ln_f(x)
+
+    def forward(self, ids, targets):
+        logits = F.linear(self.hidden(ids), self.wte.weight)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
@@ -90,43 +94,63 @@ def spread(values):
     return f"{statistics.median(values):.3g} (quartiles {low:.3g} to {high:.3g})"
 
 
+def alternate(theirs, ours, count, unit, rounds, seconds):
+    """Times `theirs(n)` and `ours(n)`, each returning the seconds of n runs of `count` units, in turn; prints both."""
+    n = max(1, round(seconds / max(theirs(2) / 2, ours(2) / 2)))
+    rates = []
+    for _ in range(rounds):
+        pair = []
+        for side in (theirs, ours):
+            time.sleep(0.3)  # the other side's threads may still spin
+            pair.append(n * count / side(n))
+        rates.append(pair)
+    print(f"  PyTorch    {spread([a for a, _ in rates])} {unit}/s, {rounds} rounds of {n} runs")
+    print(f"  trafficgpt {spread([b for _, b in rates])} {unit}/s")
+    print(f"  ratio      {spread([b / a for a, b in rates])}", flush=True)
+
+
+def repeat(step):
+    """Seconds that n runs of `step` take, as a function of n."""
+
+    def timed(n):
+        start = time.perf_counter()
+        for _ in range(n):
+            step()
+        return time.perf_counter() - start
+
+    return timed
+
+
+class Ours:
+    """The Rust side, serving one case."""
+
+    def __init__(self, binary, *arguments, threads):
+        self.process = subprocess.Popen(
+            [binary, "--serve", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"RAYON_NUM_THREADS": str(threads)},
+        )
+        self.ready = self.process.stdout.readline().strip()
+
+    def __call__(self, n):
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
 def main(binary, names):
     torch.set_num_threads(THREADS)
     for name in names or CASES:
         step, tokens = torch_step(CASES[name])
-        environment = {"RAYON_NUM_THREADS": str(THREADS)}
-        ours = subprocess.Popen(
-            [binary, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        ready = ours.stdout.readline().strip()
-        print(f"{name}: torch {torch.__version__} loss {step().item():.3f}; here {ready}", flush=True)
-        assert f" {tokens} tokens" in ready
-
-        def time_torch(n):
-            start = time.perf_counter()
-            for _ in range(n):
-                step()
-            return time.perf_counter() - start
-
-        def time_ours(n):
-            ours.stdin.write(f"{n}\n")
-            ours.stdin.flush()
-            return float(ours.stdout.readline())
-
-        n = max(1, round(SECONDS / max(time_torch(2) / 2, time_ours(2) / 2)))
-        rates = []
-        for _ in range(ROUNDS):
-            pair = []
-            for side in (time_torch, time_ours):
-                time.sleep(0.3)  # the other side's threads may still spin
-                pair.append(n * tokens / side(n))
-            rates.append(pair)
-        theirs, our = zip(*rates)
-        print(f"  PyTorch   {spread(theirs)} tokens/s, {THREADS} threads, {ROUNDS} rounds of {n} steps")
-        print(f"  trafficgpt {spread(our)} tokens/s")
-        print(f"  ratio     {spread([b / a for a, b in rates])}", flush=True)
-        ours.stdin.close()
-        ours.wait()
+        ours = Ours(binary, name, threads=THREADS)
+        print(f"{name}: torch {torch.__version__} loss {step().item():.3f}; here {ours.ready}; {THREADS} threads")
+        assert f" {tokens} tokens" in ours.ready
+        alternate(repeat(step), ours, tokens, "tokens", ROUNDS, SECONDS)
+        ours.close()
 
 
-main(sys.argv[1], sys.argv[2:])
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

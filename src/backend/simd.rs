@@ -1,8 +1,8 @@
 //! Vector instructions chosen at run time, and the few functions that the loops between matrix products share.
 //!
-//! The bodies are plain loops that the compiler vectorises; [`vectorised`] compiles each once per instruction set
+//! The bodies are plain loops that the compiler vectorises; `vectorised!` compiles each once per instruction set
 //! (AVX-512, AVX2 with FMA, baseline) and picks one at run time. Everything inside must be `#[inline(always)]`: what stays
-//! a function of its own is compiled for the baseline only, where [`fma`] is a call that costs a hundred times as much.
+//! a function of its own is compiled for the baseline only, where `fma` is a call that costs a hundred times as much.
 
 /// Values in one group: a 512-bit register of `f32`, or two of 256 bits.
 pub const LANES: usize = 16;
@@ -23,7 +23,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Moved into the closure of [`vectorised`], so that it can be called once only. A closure that could be called again
+/// Moved into the closure of `vectorised!`, so that it can be called once only. A closure that could be called again
 /// is called through an adapter, which is not inlined.
 pub(crate) struct Once;
 
