@@ -25,7 +25,7 @@ use trafficgpt::worker::Worker;
 fn flows() -> Rows<Packet> {
     let packet = |flow: i32, i: i32| {
         let bytes = 40 + (flow * 31 + i * 17) % 1460;
-        let ipt_us = if i == 0 { 0.0 } else { 0.25 * ((flow * 13 + i * 1013) % 1000 << ((flow + i) % 12)) as f32 };
+        let ipt_us = if i == 0 { 0.0 } else { 0.25 * (((flow * 13 + i * 1013) % 1000) << ((flow + i) % 12)) as f32 };
         Packet { size: if i * (i + flow) % 5 > 1 { -bytes } else { bytes }, ipt_us }
     };
     (0..70).map(|flow| (0..1 + flow * 7 % 21).map(move |i| packet(flow, i))).collect()
