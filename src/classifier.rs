@@ -157,6 +157,6 @@ fn check_room(what: &str, has: usize, needs: usize) -> Result<()> {
 }
 
 /// The first largest value and where it is.
-fn argmax(values: &[f32]) -> (usize, f32) {
+pub(crate) fn argmax(values: &[f32]) -> (usize, f32) {
     values.iter().copied().enumerate().fold((0, f32::NEG_INFINITY), |best, v| if v.1 > best.1 { v } else { best })
 }

@@ -12,7 +12,7 @@
 //!
 //! It is checked whole before anything of it runs, and written whole or not at all.
 
-mod files;
+pub(crate) mod files;
 pub mod manifest;
 pub(crate) mod tensors;
 #[cfg(feature = "train")]

@@ -4,6 +4,7 @@
 //! as they are read. Flows that name no split go where the rest of their group is, else a share of the groups, drawn
 //! from the group's name alone, goes to validation.
 
+use crate::bundle::files::hex;
 use crate::error::{Error, Kind, Result};
 use crate::packet::{N_PACKETS, Packet, Rows};
 use crate::quantizer::Quantizer;
@@ -307,7 +308,7 @@ fn sha256(path: &Path) -> Result<String> {
         let n = chunk.len();
         file.consume(n);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Checks that a data set has what a classifier needs: labels, and at least two of them; flows without one are dropped.

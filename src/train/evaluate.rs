@@ -1,6 +1,6 @@
 //! Judging a bundle by labelled flows, through the library's own [`Classifier`], as its users run it.
 
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, argmax};
 use crate::error::{Error, Result};
 use crate::packet::Rows;
 use crate::train::calibrate;
@@ -102,7 +102,7 @@ pub fn evaluate(classifier: &Classifier, table: &Table, split: Option<Split>) ->
 fn calibration_error(log_scores: &[f32], truths: &[u32], n: usize) -> f64 {
     let mut bins = [(0.0, 0.0); BINS];
     for (row, &truth) in log_scores.chunks_exact(n).zip(truths) {
-        let best = (0..n).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        let best = argmax(row).0;
         let confidence = f64::from(row[best]).exp();
         let bin = &mut bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
         bin.0 += confidence;

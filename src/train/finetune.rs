@@ -4,6 +4,7 @@
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
 //! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
 
+use crate::classifier::argmax;
 use crate::error::Result;
 use crate::gpt2::{self, Dropout, Tape};
 use crate::head::Linear;
@@ -274,7 +275,7 @@ impl Task for Classification<'_> {
         let (labels, n) = (self.validation_labels(), self.data.labels.len());
         let mut confusion = Confusion::new(n);
         for (row, &truth) in logits.chunks_exact(n).zip(&labels) {
-            let best = (0..n).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+            let best = argmax(row).0;
             confusion.add(truth, best as u32)?;
         }
         let scores = confusion.scores();

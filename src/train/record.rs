@@ -5,7 +5,6 @@ use crate::train::dataset::{Dataset, Flows};
 use crate::train::rundir::{Record, RunDir};
 use crate::train::session;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -59,11 +58,6 @@ pub fn table(record: &Record, settings: &toml::Table, flows: &Dataset) -> String
         let _ = write!(out, "{}{name:<width$}  {value}", if out.is_empty() { "" } else { "\n" });
         out
     })
-}
-
-/// SHA-256 of `bytes` in lower-case hexadecimal.
-pub fn sha256_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `arguments` as a record may show them: paths cut to their last part, and the program by its own name.

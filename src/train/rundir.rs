@@ -11,6 +11,7 @@
 //!   checkpoints/best.safetensors            the one to use
 //! ```
 
+use crate::bundle::files::sha256;
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
 use crate::quantizer::Quantizer;
@@ -19,7 +20,6 @@ use crate::train::atomic::AtomicFile;
 use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
 use crate::train::dataset::{Dataset, Source};
 use crate::train::quantizer_file;
-use crate::train::record::sha256_of;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -168,7 +168,7 @@ impl RunDir {
     pub fn quantizer(path: &Path, record: &Record) -> Result<Quantizer> {
         let file = path.join(QUANTIZER);
         let bytes = quantizer_file::read_bytes(&file)?;
-        let found = sha256_of(&bytes);
+        let found = sha256(&bytes);
         if found != record.quantizer_sha256 {
             return Err(Error::mismatch(format!(
                 "{}: its SHA-256 is {found}, the run began with {}: the tokens would mean other packets",

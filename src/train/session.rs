@@ -2,6 +2,7 @@
 //! fits the temperature.
 
 use crate::bundle::Bundle;
+use crate::bundle::files::sha256;
 use crate::error::{Error, Result};
 use crate::gpt2::Config;
 use crate::packet::N_PACKETS;
@@ -177,7 +178,7 @@ impl Session<'_> {
             model: origin.model.weights.config().clone(),
             vocabulary: origin.vocabulary.clone(),
             labels,
-            quantizer_sha256: record::sha256_of(&origin.quantizer_bytes),
+            quantizer_sha256: sha256(&origin.quantizer_bytes),
             quantizer_fit: quantizer_file::fit_of(&origin.quantizer_bytes)?,
             data: flows.sources.clone(),
             flows: (flows.train.len(), flows.val.len()),

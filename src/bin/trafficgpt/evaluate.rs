@@ -1,11 +1,10 @@
 //! `trafficgpt evaluate`: how good a bundle's classifier is.
 
+use crate::engine::EngineArgs;
 use crate::exit::{Outcome, Stop};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::classifier::Classifier;
-use trafficgpt::config::Settings;
-use trafficgpt::context::Context;
 use trafficgpt::train::atomic::AtomicFile;
 use trafficgpt::train::dataset;
 use trafficgpt::train::evaluate;
@@ -29,15 +28,14 @@ pub struct Args {
     /// Leave out rows where a column has this value.
     #[arg(long, value_name = "COLUMN=VALUE")]
     exclude: Vec<String>,
-    /// Who runs the network: auto, native or onnx.
-    #[arg(long, default_value = "auto")]
-    engine: String,
     /// Report as JSON.
     #[arg(long)]
     json: bool,
     /// Write the report to a file instead of standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Runs the command.
@@ -46,9 +44,7 @@ pub fn run(args: Args) -> Outcome {
         "all" => None,
         name => Some(name.parse::<Split>().map_err(|e| Error::invalid(format!("{e}, or all")))?),
     };
-    let mut settings = Settings::default();
-    settings.set("engine", &args.engine)?;
-    let classifier = Classifier::open(&Context::new(settings), &args.bundle)?;
+    let classifier = Classifier::open(&args.engine.context()?, &args.bundle)?;
     let table = Table::read_many(&args.flows, &dataset::exclusions(&args.exclude)?)?;
     let report = evaluate::evaluate(&classifier, &table, split)?;
     let text = if args.json {
