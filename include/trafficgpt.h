@@ -87,6 +87,12 @@
 #define TGPT_UNKNOWN UINT32_MAX
 
 /**
+ * In tgpt_sampling.flags: a drawn token becomes one of the packets that it stands for, not always the same one, its
+ * centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
+ */
+#define TGPT_SAMPLE_PACKETS 1
+
+/**
  * The flows of a capture file, metered and in memory. Immutable, shared by any threads.
  */
 typedef struct tgpt_capture tgpt_capture;
@@ -265,7 +271,7 @@ typedef struct tgpt_sampling {
    */
   float temperature;
   /**
-   * 0.
+   * TGPT_SAMPLE_PACKETS, or 0.
    */
   uint32_t flags;
   /**
@@ -526,6 +532,24 @@ tgpt_status tgpt_quantizer_decode(const struct tgpt_quantizer *quantizer,
                                   size_t n,
                                   struct tgpt_packet *packets,
                                   struct tgpt_error *error);
+
+/**
+ * A packet of each token, drawn from those that the token stands for: its size occurred among them, its time lies between
+ * times that did, and it has that token.
+ *
+ * `tokens`: `n` tokens, each less than tgpt_quantizer_n_tokens. `packets`: room for `n` packets. `seed`, `stream`: where
+ * the draws come from; token `i` gets draw `i` of that stream, so that equal arguments give equal packets.
+ * Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0; TGPT_E_MISMATCH where the bundle
+ * does not know the packets behind its centroids.
+ * Threads: any.
+ */
+tgpt_status tgpt_quantizer_decode_sampled(const struct tgpt_quantizer *quantizer,
+                                          const uint32_t *tokens,
+                                          size_t n,
+                                          uint64_t seed,
+                                          uint64_t stream,
+                                          struct tgpt_packet *packets,
+                                          struct tgpt_error *error);
 
 /**
  * Frees a quantizer; NULL is legal. No call may be using it.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::packet::{Packet, Rows};
 use crate::random::uniform;
-use crate::sampling::{Sampler, Sampling};
+use crate::sampling::{Decode, Sampler, Sampling};
 use crate::tokens::Token;
 use crate::worker::Worker;
 use std::path::Path;
@@ -51,6 +51,11 @@ impl Generator {
         &self.classes
     }
 
+    /// Whether [`Decode::Sample`] can be asked for: whether the quantizer knows the packets behind its centroids.
+    pub fn can_sample_packets(&self) -> bool {
+        self.model.quantizer().spread().is_some()
+    }
+
     /// Most packets a generated flow can have.
     pub fn max_packets(&self) -> usize {
         self.model.max_packets()
@@ -67,6 +72,9 @@ impl Generator {
     ) -> Result<()> {
         sampling.check()?;
         let first = self.first_token(sampling)?;
+        if sampling.decode == Decode::Sample {
+            self.model.quantizer().decode_sampled(&[], 0, 0, &mut [])?;
+        }
         if n_flows > MAX_FLOWS {
             return Err(Error::invalid(format!("{n_flows} flows asked for; a call gives at most {MAX_FLOWS}")));
         }
@@ -77,10 +85,15 @@ impl Generator {
         let finished = self.decode(worker, sampling, first, n_flows, max_packets)?;
         out.clear();
         let mut packets = Vec::with_capacity(max_packets);
-        for tokens in finished {
+        let quantizer = self.model.quantizer();
+        for (i, tokens) in finished.into_iter().enumerate() {
+            let flow = sampling.first_flow.wrapping_add(i as u64);
             packets.clear();
             packets.resize(tokens.len(), Packet { size: 0, ipt_us: 0.0 });
-            self.model.quantizer().decode(&tokens, &mut packets)?;
+            match sampling.decode {
+                Decode::Centroid => quantizer.decode(&tokens, &mut packets)?,
+                Decode::Sample => quantizer.decode_sampled(&tokens, sampling.seed, flow, &mut packets)?,
+            }
             // By definition; the centroid's time may be a little off.
             packets[0].ipt_us = 0.0;
             out.push(packets.iter().copied());

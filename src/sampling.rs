@@ -21,11 +21,32 @@ pub struct Sampling {
     pub top_p: f32,
     /// Divides the logits: below 1 the likely gets likelier; 0 always takes the most likely token.
     pub temperature: f32,
+    /// What a token becomes.
+    pub decode: Decode,
+}
+
+/// Which packet a drawn token becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decode {
+    /// The centroid: the same packet every time.
+    #[default]
+    Centroid,
+    /// One drawn from those the token stands for, which the quantizer must know.
+    Sample,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { seed: 0, first_flow: 0, class: None, max_packets: 0, top_k: 0, top_p: 1.0, temperature: 1.0 }
+        Self {
+            seed: 0,
+            first_flow: 0,
+            class: None,
+            max_packets: 0,
+            top_k: 0,
+            top_p: 1.0,
+            temperature: 1.0,
+            decode: Decode::Centroid,
+        }
     }
 }
 

@@ -56,6 +56,8 @@ fn expected(bench: &Bench) -> String {
     tokens.iter().for_each(|token| write!(out, " {token}").unwrap());
     out.push('\n');
     print_flow(&mut out, &back);
+    quantizer.decode_sampled(&tokens, 5, 6, &mut back).unwrap();
+    print_flow(&mut out, &back);
 
     let classifier = Classifier::open(&context, path).unwrap();
     let (n, dim) = (classifier.labels().len(), classifier.embedding_dim());

@@ -6,13 +6,14 @@ mod common;
 
 use common::{flows, random_bundle};
 use trafficgpt::Kind;
+use trafficgpt::bundle::Bundle;
 use trafficgpt::classifier::{Classifier, UNKNOWN};
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
 use trafficgpt::engine::EngineKind;
 use trafficgpt::generator::Generator;
 use trafficgpt::packet::{Packet, Ragged, Rows};
-use trafficgpt::sampling::Sampling;
+use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::worker::Worker;
 
 /// A context on `engine`, or `None` with the reason printed where ONNX Runtime is not there.
@@ -115,6 +116,28 @@ fn the_same_seed_gives_the_same_flows_however_the_run_is_cut() {
     assert!(whole.iter().all(|f| (1..=126).contains(&f.len()) && f[0].ipt_us == 0.0));
     let capped = Sampling { max_packets: 3, ..sampling };
     assert!(generate(&generator, &mut Worker::new(), &capped, 40).iter().all(|f| f.len() <= 3));
+}
+
+#[test]
+fn sampled_packets_belong_to_the_tokens_that_centroids_show() {
+    let bundle = random_bundle();
+    let generator = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    assert!(generator.can_sample_packets());
+    let centroids = Sampling { seed: 9, ..Sampling::default() };
+    let sampled = Sampling { decode: Decode::Sample, ..centroids.clone() };
+    let mut worker = Worker::new();
+    let quantizer = Bundle::open(bundle.path()).unwrap().quantizer;
+    let tokens = |flow: &Vec<Packet>| {
+        // The first packet's time is 0 by definition.
+        let mut tokens = vec![0; flow.len() - 1];
+        quantizer.encode(&flow[1..], &mut tokens).unwrap();
+        tokens
+    };
+    let (a, b) = (generate(&generator, &mut worker, &centroids, 60), generate(&generator, &mut worker, &sampled, 60));
+    assert_ne!(a, b);
+    assert_eq!(a.iter().map(tokens).collect::<Vec<_>>(), b.iter().map(tokens).collect::<Vec<_>>());
+    let rest = Sampling { first_flow: 50, ..sampled };
+    assert_eq!(generate(&generator, &mut worker, &rest, 10), b[50..]);
 }
 
 #[test]

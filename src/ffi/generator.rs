@@ -12,7 +12,7 @@ use super::worker::tgpt_worker;
 use crate::error::{Error, Kind, Result};
 use crate::generator::Generator;
 use crate::packet::Packet;
-use crate::sampling::Sampling;
+use crate::sampling::{Decode, Sampling};
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::Arc;
@@ -32,6 +32,10 @@ impl Opaque for tgpt_generator {
     const NAME: &'static str = "generator";
     const TAG: u64 = 0x7467_7074_6765_6e65;
 }
+
+/// In tgpt_sampling.flags: a drawn token becomes one of the packets that it stands for, not always the same one, its
+/// centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
+pub const TGPT_SAMPLE_PACKETS: u32 = 1;
 
 /// How flows are drawn. Begin with TGPT_SAMPLING_INIT, which sets `type_size` and every default.
 #[repr(C)]
@@ -54,7 +58,7 @@ pub struct tgpt_sampling {
     pub top_p: f32,
     /// Divides the logits, in 0..=100: below 1 the likely becomes likelier; 0 always takes the likeliest.
     pub temperature: f32,
-    /// 0.
+    /// TGPT_SAMPLE_PACKETS, or 0.
     pub flags: u32,
     /// 0.
     pub reserved: [u64; 4],
@@ -64,8 +68,8 @@ impl tgpt_sampling {
     /// The crate's own form. Its values are checked where they are used.
     fn convert(&self) -> Result<Sampling> {
         args::reserved(&self.reserved, "sampling")?;
-        if self.flags != 0 {
-            return Err(Error::invalid(format!("sampling.flags is {:#x}; it must be 0", self.flags)));
+        if self.flags & !TGPT_SAMPLE_PACKETS != 0 {
+            return Err(Error::invalid(format!("sampling.flags is {:#x}; no other than 1 is known", self.flags)));
         }
         Ok(Sampling {
             seed: self.seed,
@@ -75,6 +79,7 @@ impl tgpt_sampling {
             top_k: self.top_k,
             top_p: self.top_p,
             temperature: self.temperature,
+            decode: if self.flags & TGPT_SAMPLE_PACKETS == 0 { Decode::Centroid } else { Decode::Sample },
         })
     }
 }

@@ -162,6 +162,14 @@ static void quantizers(const tgpt_quantizer *quantizer, const tgpt_context *cont
   INVALID("packets is NULL", tgpt_quantizer_decode(quantizer, tokens, 2, NULL, &e));
   INVALID("tokens", tgpt_quantizer_decode(quantizer, tokens, (size_t)-1 / 4 + 2, out.packets, &e));
   INVALID("token 1", tgpt_quantizer_decode(quantizer, bad, 2, out.packets, &e));
+
+#define SAMPLED(quantizer, tokens, n, packets) tgpt_quantizer_decode_sampled(quantizer, tokens, n, 1, 2, packets, &e)
+  INVALID("quantizer is NULL", SAMPLED(NULL, tokens, 2, out.packets));
+  INVALID("quantizer", SAMPLED(wrong, tokens, 2, out.packets));
+  INVALID("tokens is NULL", SAMPLED(quantizer, NULL, 2, out.packets));
+  INVALID("packets is NULL", SAMPLED(quantizer, tokens, 2, NULL));
+  INVALID("tokens", SAMPLED(quantizer, tokens, (size_t)-1 / 4 + 2, out.packets));
+  INVALID("token 1", SAMPLED(quantizer, bad, 2, out.packets));
   tgpt_quantizer_free(NULL);
 }
 
@@ -256,7 +264,7 @@ static void generators(const tgpt_generator *generator, tgpt_worker *worker, con
   FIELD("top_p", top_p, -1.0f);
   FIELD("temperature", temperature, -1.0f);
   FIELD("temperature", temperature, 1e9f);
-  FIELD("flags", flags, 1);
+  FIELD("flags", flags, 2);
   FIELD("sampling.reserved", reserved[0], 1);
   FIELD("sampling.reserved", reserved[3], 1);
   memset(&larger, 0, sizeof larger);

@@ -37,6 +37,9 @@ static void quantize(const tgpt_context *context, const char *bundle, const batc
   for (i = 0; i < n; ++i) printf(" %u", tokens[i]);
   printf("\n");
   print_flow(back, 0, n);
+  MUST(tgpt_quantizer_decode_sampled(quantizer, tokens, n, 5, 6, back, &e));
+  MUST(tgpt_quantizer_decode_sampled(quantizer, NULL, 0, 5, 6, NULL, &e));
+  print_flow(back, 0, n);
   tgpt_quantizer_free(quantizer);
   free(tokens);
   free(back);

@@ -6,6 +6,9 @@ use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
 use trafficgpt::gpt2::{Config, Weights};
 use trafficgpt::head::Linear;
 use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::quantizer::columns::Columns;
+use trafficgpt::quantizer::histogram::Histogram;
+use trafficgpt::quantizer::spread::Spread;
 use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
 use trafficgpt::random::Stream;
 use trafficgpt::tokens::Vocabulary;
@@ -25,7 +28,13 @@ impl TestBundle {
 /// Centroids on a grid over sizes and times, so that no two packets of a kind fall together.
 pub fn grid_quantizer() -> Quantizer {
     let centroids = (0..60).map(|i| [(i % 12) as f32 / 6.0 - 0.9, (i / 12) as f32 * 1.5]).collect();
-    Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    let codebook = Codebook::new(centroids).unwrap();
+    let packets: Vec<Packet> =
+        (0..4000).map(|i| Packet { size: (i % 290) * 10 - 1440, ipt_us: 10f32.powf((i % 61) as f32 / 10.0) }).collect();
+    let mut histogram = Histogram::default();
+    histogram.add(&packets).unwrap();
+    let spread = Spread::new(&Columns::new(histogram, Scaler::Log1pUs).unwrap().0, &codebook);
+    Quantizer::new(Scaler::Log1pUs, codebook).with_spread(spread.layers()).unwrap()
 }
 
 /// Two layers of 32, random and large enough weights that labels and flows differ.
