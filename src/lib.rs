@@ -19,6 +19,7 @@ pub mod context;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+pub mod flows;
 pub mod generator;
 pub mod gpt2;
 pub mod head;
