@@ -138,51 +138,6 @@
 #define TGPT_REASON_FLUSHED 7
 
 /**
- * Why a verdict was given. The numbers are those of the C ABI.
- */
-enum Reason
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint8_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * The flow reached one of the packet counts.
-   */
-  Count = 1,
-  /**
-   * It reached one, and the label's probability the threshold.
-   */
-  Confident = 2,
-  /**
-   * Its TCP connection is over: FINs of both sides, or a RST.
-   */
-  TcpEnd = 3,
-  /**
-   * No packet came for the idle timeout.
-   */
-  Idle = 4,
-  /**
-   * The active timeout passed since its first packet.
-   */
-  Active = 5,
-  /**
-   * It gave way to a new flow in a full table.
-   */
-  Evicted = 6,
-  /**
-   * The table was flushed.
-   */
-  Flushed = 7,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum Reason Reason;
-#else
-typedef uint8_t Reason;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
  * The flows of a capture file, metered and in memory. Immutable, shared by any threads.
  */
 typedef struct tgpt_capture tgpt_capture;
@@ -589,10 +544,7 @@ typedef struct tgpt_verdict {
  */
 #define TGPT_E_PANIC -99
 
-/**
- * Every reason, in the order of their numbers.
- */
-#define Reason_ALL { Count, Confident, TcpEnd, Idle, Active, Evicted, Flushed, }
+
 
 #ifdef __cplusplus
 extern "C" {
@@ -988,8 +940,8 @@ tgpt_status tgpt_flows_push(struct tgpt_flows *flows,
  * Takes frames as they came from the wire, in the order in which they were seen; the library finds the IP packet in them
  * (VLAN, MPLS, PPPoE, IPv4, IPv6, tunnels).
  *
- * Frames without an IP packet that can be read are counted, not reported, and so are fragments after the first, which
- * name no ports. The zone of all flows is 0.
+ * Frames without an IP packet that can be read are counted, not reported. Fragments join the flow that their first one
+ * names. The zone of all flows is 0.
  * `link_type`: of all `n` frames, by the numbers of the tcpdump group's registry: 1 is Ethernet, 101 bare IP.
  * `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`.
  * Errors: TGPT_E_INVALID for a link type that is not supported, a NULL where there is something to read: nothing is
