@@ -8,8 +8,10 @@ mod harness;
 
 use harness::{Bench, run};
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use trafficgpt::classifier::Classifier;
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
@@ -144,6 +146,103 @@ fn a_push_makes_no_system_call() {
     let marks: Vec<usize> = (0..calls.len()).filter(|&i| calls[i].contains("getppid()")).collect();
     assert_eq!(marks.len(), 2, "{trace}");
     assert_eq!(calls[marks[0] + 1..marks[1]], [""; 0]);
+}
+
+/// Whether the C compiler finds libpcap, as pcap/pcap.h and -lpcap.
+fn has_libpcap(bench: &Bench) -> bool {
+    let source = bench.path().join("has.c");
+    std::fs::write(&source, "#include <pcap/pcap.h>\nint main(void) { return pcap_lib_version() == 0; }\n").unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.arg(&source).arg("-o").arg(bench.path().join("has")).arg("-lpcap");
+    compiler.output().is_ok_and(|output| output.status.success())
+}
+
+/// The live example, or a line that says why not.
+fn live(bench: &Bench) -> Option<PathBuf> {
+    if !has_libpcap(bench) {
+        harness::skip("libpcap is not installed: the live example");
+        return None;
+    }
+    Some(bench.compile_with("examples/c/live.c", "c", &["-lpcap"]))
+}
+
+#[test]
+fn the_live_example_says_of_a_capture_what_classify_says() {
+    let bench = Bench::new();
+    let Some(program) = live(&bench) else { return };
+    let (bundle, capture) = (bench.bundle(), bench.capture());
+    let outcome = |program: &Path, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        let (stdout, stderr) = harness::texts(&output);
+        (output.status.code().unwrap(), stdout, stderr)
+    };
+    let (code, streamed, stderr) = outcome(&program, &["--set", "engine=native", &bundle, &capture]);
+    assert_eq!(code, 0, "{streamed}{stderr}");
+    assert!(stderr.contains("truncated"), "the capture is cut, which the user should know: {stderr}");
+    let classify = bench.compile("examples/c/classify.c", "c");
+    let (_, metered, _) = outcome(&classify, &["--engine", "native", &bundle, &capture]);
+    let flows = |text: &str| -> Vec<Vec<String>> {
+        let words = |line: &str| line.split_whitespace().take(6).map(str::to_owned).collect();
+        let mut flows: Vec<Vec<String>> =
+            text.lines().filter(|l| l.contains(" -> 1") || l.contains(" -> [")).map(words).collect();
+        flows.sort();
+        flows
+    };
+    assert_eq!(flows(&streamed).len(), 2, "{streamed}");
+    assert_eq!(flows(&streamed), flows(&metered));
+    let last = streamed.lines().last().unwrap();
+    assert!(last.contains("\"packets\":6") && last.contains("\"verdicts_final\":2"), "{last}");
+
+    let (code, stdout, _) = outcome(&program, &["--help"]);
+    assert!(code == 0 && stdout.starts_with("usage: live"), "{stdout}");
+    for (arguments, says) in [
+        (&[][..], "bundle is needed"),
+        (&[&*bundle], "interface or a capture"),
+        (&["-i", "lo", &bundle, &capture], "not both"),
+        (&["--packets", "x", &bundle, &capture], "--packets"),
+        (&["--set", "engine", &bundle, &capture], "--set"),
+        (&["--set", "flows.counts=9,1", &bundle, &capture], "flows.counts"),
+        (&["--no-such", "x"], "--no-such"),
+        (&[&bundle, &capture, "more"], "more"),
+        (&["no/such", &capture], "no/such"),
+        (&[&bundle, "no/such"], "no/such"),
+        (&["-i", "no-such0", &bundle], "no-such0"),
+    ] {
+        let (code, stdout, stderr) = outcome(&program, arguments);
+        assert!(code == 2 && stdout.is_empty() && stderr.contains(says), "{arguments:?}: {code}\n{stdout}{stderr}");
+    }
+}
+
+/// Datagrams between two sockets, seen on the loopback interface.
+#[test]
+fn the_live_example_hears_an_interface() {
+    let bench = Bench::new();
+    let Some(program) = live(&bench) else { return };
+    let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let [from, to] = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+    let arguments = ["-i", "lo", "--all", "--packets", "2000", "--set", "engine=native", &*bench.bundle()];
+    let mut child =
+        Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("no packet was heard");
+        }
+        for _ in 0..20 {
+            sockets[0].send_to(&[0; 300], to).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let (stdout, stderr) = harness::texts(&child.wait_with_output().unwrap());
+    if status.code() == Some(2) {
+        return harness::skip(&format!("the loopback interface: {}", stderr.trim()));
+    }
+    assert!(status.success(), "{stdout}{stderr}");
+    assert!(stdout.contains(&format!("{from} -> {to}/udp")), "{stdout}");
 }
 
 #[test]
