@@ -111,7 +111,7 @@ fn main() {
     let never = Duration::from_secs(1_000_000);
     let options = Options { min_packets: u32::MAX, idle_timeout: never, active_timeout: None, ..Options::default() };
     for wanted in [1_000, 100_000, 10_000_000] {
-        let copies = (wanted / replay.n_flows.max(1)).max(1).ilog2() + u32::from(wanted > 1_000);
+        let copies = (wanted as f64 / replay.n_flows.max(1) as f64).max(1.0).log2().round() as u32;
         let max_flows = (replay.n_flows << copies) + (replay.n_flows << copies) / 4;
         println!("{} flows, table for {max_flows}, {:.0} bytes a flow", replay.n_flows << copies, {
             memory(max_flows, 32) as f64 / max_flows as f64
