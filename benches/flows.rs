@@ -1,12 +1,15 @@
 //! Speed of the streaming table: packets pushed per second on one core, microseconds per verdict, bytes per flow.
 //!
 //! `cargo bench --bench flows [DIRECTORY]` replays the captures of a directory (`examples/captures`, if none is given)
-//! in copies that are told apart by their zone, as many as make the number of flows wanted, mixed so that neighbouring
-//! packets are of different copies in an order that changes. Only pushes are timed, in bursts of 64 from a buffer that
+//! in copies that are told apart by their zone, as many as make the number of flows wanted, mixed so that
+//! neighbouring packets are of different copies, in an order that changes, and each copy is at another place. Only pushes are timed, in bursts of 64 from a buffer that
 //! lies ready; the packets are made between them.
 //!
 //! - **every token**: flows from their first packet on, the first 32 packets of each made into tokens;
-//! - **later packets**: flows that had their verdict: found, timed and counted.
+//! - **later packets**: flows that had their verdict: found, timed and counted;
+//! - **flood**: a full table, and every packet a new flow that another must give way to.
+//!
+//! With `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` the tables lie in huge pages, where the system has them on request.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -77,8 +80,9 @@ fn push(flows: &mut Flows, replay: &Replay, copies: u32, rounds_before: u64, tot
     while (next as usize) < total {
         for o in &mut ready {
             let (step, copy) = (next >> copies, next & mask);
-            // A different order of the copies for every packet of the captures.
-            let copy = copy.wrapping_add(step.wrapping_mul(0x2545_f491_4f6c_dd1d)).wrapping_mul(0x9e37_79b1) & mask;
+            let copy = shuffled(copy, step, copies);
+            // Each copy is somewhere else in the captures, so that neighbours have nothing in common.
+            let step = step + (copy.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52);
             *o = replay.packets[(step % n) as usize];
             o.ts_ns += (rounds_before + step / n) * (replay.lasts_ns + 1_000_000) + 1_000_000_000;
             o.zone += copy as u32;
@@ -91,6 +95,18 @@ fn push(flows: &mut Flows, replay: &Replay, copies: u32, rounds_before: u64, tot
         spent += start.elapsed();
     }
     spent.as_secs_f64() / next as f64
+}
+
+/// Copy `copy` of `1 << bits` in an order of its own for every step: a bijection that leaves no stride to guess.
+fn shuffled(copy: u64, step: u64, bits: u32) -> u64 {
+    let mask = (1u64 << bits) - 1;
+    let odd = (step + 1).wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20 | 1;
+    let mut x = copy;
+    for _ in 0..2 {
+        x ^= x >> bits.div_ceil(2);
+        x = x.wrapping_mul(odd).wrapping_add(step) & mask;
+    }
+    x ^ x >> bits.div_ceil(2)
 }
 
 fn report(what: &str, seconds: f64) {
@@ -137,6 +153,28 @@ fn main() {
             report("later packets", push(&mut flows, &replay, copies, 1, once.max(AT_LEAST)));
         }
     }
+
+    let mut flows = Flows::new(&classifier, &Options { max_flows: 1 << 20, ..options.clone() }, Tunnel::Inner).unwrap();
+    println!("flood of new flows into a full table of {}", 1 << 20);
+    for fills in [true, false] {
+        let mut spent = Duration::ZERO;
+        for chunk in 0..64u64 {
+            let new = |i: u64| {
+                let (at, id) = (u64::from(!fills) << 32 | chunk << 17 | i, 0x9e37_79b9_7f4a_7c15u64);
+                let mut src = [0; 16];
+                src[..8].copy_from_slice(&at.wrapping_mul(id).to_le_bytes());
+                Observation { ts_ns: at, src, size: 60, protocol: 6, tcp_flags: 2, ..Observation::default() }
+            };
+            let ready: Vec<Observation> = (0..READY as u64).map(new).collect();
+            let start = Instant::now();
+            ready.chunks(BURST).for_each(|burst| flows.push(burst));
+            spent += start.elapsed();
+        }
+        if !fills {
+            report("single packets", spent.as_secs_f64() / (64 * READY) as f64);
+        }
+    }
+    drop(flows);
 
     let mut flows = Flows::new(&classifier, &options, Tunnel::Inner).unwrap();
     let (mut n, start) = (0, Instant::now());

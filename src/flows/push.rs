@@ -74,6 +74,7 @@ impl Flows {
             self.encode();
             self.staged.model = model;
         }
+        self.table.prefetch_token(place);
         let staged = &mut self.staged;
         (staged.packets[staged.n], staged.places[staged.n]) = (packet, place);
         staged.n += 1;

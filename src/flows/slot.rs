@@ -75,22 +75,23 @@ impl Slot {
         }
     }
 
-    /// Whether `o` is a packet of this flow, in either direction.
+    /// Whether `o` is a packet of this flow, in either direction. Both are compared, without a branch: which one it is
+    /// cannot be predicted.
     #[inline(always)]
     pub fn has(&self, o: &Observation) -> bool {
-        let ends = |src: &[u8; 16], dst: &[u8; 16], src_port, dst_port| {
-            *src == o.src && *dst == o.dst && src_port == o.src_port && dst_port == o.dst_port
-        };
-        self.protocol == o.protocol
-            && self.zone == o.zone
-            && (ends(&self.client, &self.server, self.client_port, self.server_port)
-                || ends(&self.server, &self.client, self.server_port, self.client_port))
+        let end = |address: [u8; 16], port: u16| (u128::from_ne_bytes(address), port);
+        let (src, dst) = (end(o.src, o.src_port), end(o.dst, o.dst_port));
+        let (client, server) = (end(self.client, self.client_port), end(self.server, self.server_port));
+        let differ = |a: (u128, u16), b: (u128, u16)| (a.0 ^ b.0) | u128::from(a.1 ^ b.1);
+        let forward = differ(src, client) | differ(dst, server);
+        let backward = differ(src, server) | differ(dst, client);
+        ((forward == 0) | (backward == 0)) & (self.protocol == o.protocol) & (self.zone == o.zone)
     }
 
     /// Whether the client sent `o`. Where both ends are the same, all packets go one way.
     #[inline(always)]
     pub fn is_from_client(&self, o: &Observation) -> bool {
-        self.client_port == o.src_port && self.client == o.src
+        (self.client_port == o.src_port) & (u128::from_ne_bytes(self.client) == u128::from_ne_bytes(o.src))
     }
 
     /// Which model made its tokens.

@@ -9,6 +9,7 @@ use super::slot::{CLOSED, FIN_CLIENT, FIN_SERVER, FINAL, NONE, QUEUED, Slot};
 use super::stats::{Count, Counts};
 use super::verdict::Reason;
 use super::victims::Victims;
+use crate::backend::prefetch::prefetch;
 use crate::error::{Error, Kind, Result};
 use crate::packet::Packet;
 use crate::tokens::Token;
@@ -303,6 +304,15 @@ impl Table {
     pub fn tokens(&self, at: u32, n: u8) -> &[u16] {
         let row = at as usize * self.kept;
         &bytemuck::cast_slice(&self.tokens)[row..row + usize::from(n)]
+    }
+
+    /// Brings the memory of a token near.
+    #[inline(always)]
+    pub fn prefetch_token(&self, place: Place) {
+        let token = place.slot as usize * self.kept + usize::from(place.position);
+        if let Some(line) = self.tokens.get(token / 32) {
+            prefetch(line);
+        }
     }
 
     /// Writes a token. Tokens are below 2^16, which was checked with their quantizer.
