@@ -13,6 +13,8 @@ static struct {
   uint64_t offsets[4];
   size_t needed;
   tgpt_flow_info info;
+  tgpt_verdict verdicts[4];
+  char json[64];
 } out, before;
 
 static void prepare(void) {
@@ -304,6 +306,78 @@ static void captures(const tgpt_context *context, const char *path, const char *
   tgpt_capture_free(NULL);
 }
 
+static void tables(const tgpt_classifier *classifier, const tgpt_context *context) {
+  const tgpt_classifier *wrong = (const tgpt_classifier *)(const void *)context;
+  const tgpt_config *no_config = (const tgpt_config *)(const void *)context;
+  tgpt_flows *no_flows = (tgpt_flows *)(void *)(size_t)context;
+  static const uint8_t bytes[64];
+  const uint8_t *frames[2] = {bytes, NULL};
+  const tgpt_frame_info infos[2] = {{1, 64, 64}, {1, 1, 64}};
+  tgpt_observation two_packets[2];
+  tgpt_config *config = NULL;
+  tgpt_flows *flows = NULL;
+  size_t n = 99;
+  memset(two_packets, 0, sizeof two_packets);
+  two_packets[1].reserved[9] = 1;
+  MUST(tgpt_config_new(&config, &e));
+  MUST(tgpt_flows_new(classifier, NULL, &flows, &e));
+
+  INVALID("classifier is NULL", tgpt_flows_new(NULL, NULL, OUT(tgpt_flows), &e));
+  INVALID("classifier", tgpt_flows_new(wrong, NULL, OUT(tgpt_flows), &e));
+  INVALID("config", tgpt_flows_new(classifier, no_config, OUT(tgpt_flows), &e));
+  INVALID("out is NULL", tgpt_flows_new(classifier, NULL, NULL, &e));
+  INVALID("out is not aligned", tgpt_flows_new(classifier, NULL, ODD(tgpt_flows *, &out.handle), &e));
+  INVALID("flows.max_flows", tgpt_config_set(config, "flows.max_flows", "0", &e));
+  INVALID("flows.counts", tgpt_config_set(config, "flows.counts", "8,4", &e));
+  INVALID("flows.memory", tgpt_config_set(config, "flows.memory", "much", &e));
+  MUST(tgpt_config_set(config, "flows.memory", "100", &e));
+  INVALID("100 bytes", tgpt_flows_new(classifier, config, OUT(tgpt_flows), &e));
+
+  INVALID("flows is NULL", tgpt_flows_push(NULL, two_packets, 1, &e));
+  INVALID("flows", tgpt_flows_push(no_flows, two_packets, 1, &e));
+  INVALID("observations is NULL", tgpt_flows_push(flows, NULL, 1, &e));
+  INVALID("observations is not aligned", tgpt_flows_push(flows, ODD(const tgpt_observation, two_packets), 1, &e));
+  INVALID("observations", tgpt_flows_push(flows, two_packets, (size_t)-1, &e));
+  INVALID("observations[1].reserved", tgpt_flows_push(flows, two_packets, 2, &e));
+
+  INVALID("flows is NULL", tgpt_flows_push_frames(NULL, 1, frames, infos, 1, &e));
+  INVALID("flows", tgpt_flows_push_frames(no_flows, 1, frames, infos, 1, &e));
+  INVALID("link_type", tgpt_flows_push_frames(flows, 9999, frames, infos, 1, &e));
+  INVALID("frames is NULL", tgpt_flows_push_frames(flows, 1, NULL, infos, 1, &e));
+  INVALID("infos is NULL", tgpt_flows_push_frames(flows, 1, frames, NULL, 1, &e));
+  INVALID("frames", tgpt_flows_push_frames(flows, 1, frames, infos, (size_t)-1, &e));
+  INVALID("frames[1] is NULL", tgpt_flows_push_frames(flows, 1, frames, infos, 2, &e));
+
+  INVALID("flows is NULL", tgpt_flows_poll(NULL, 0, out.verdicts, 4, &out.needed, &e));
+  INVALID("flows", tgpt_flows_poll(no_flows, 0, out.verdicts, 4, &out.needed, &e));
+  INVALID("out is NULL", tgpt_flows_poll(flows, 0, NULL, 4, &out.needed, &e));
+  INVALID("out", tgpt_flows_poll(flows, 0, out.verdicts, (size_t)-1, &out.needed, &e));
+  INVALID("n is NULL", tgpt_flows_poll(flows, 0, out.verdicts, 4, NULL, &e));
+
+  INVALID("flows is NULL", tgpt_flows_swap(NULL, classifier, out.labels, &e));
+  INVALID("flows", tgpt_flows_swap(no_flows, classifier, out.labels, &e));
+  INVALID("classifier is NULL", tgpt_flows_swap(flows, NULL, out.labels, &e));
+  INVALID("classifier", tgpt_flows_swap(flows, wrong, out.labels, &e));
+  INVALID("epoch is not aligned", tgpt_flows_swap(flows, classifier, ODD(uint32_t, out.labels), &e));
+
+  INVALID("flows is NULL", tgpt_flows_flush(NULL, &e));
+  INVALID("flows", tgpt_flows_flush(no_flows, &e));
+  INVALID("flows is NULL", tgpt_flows_stats(NULL, out.json, 64, &out.needed, &e));
+  INVALID("flows", tgpt_flows_stats(no_flows, out.json, 64, &out.needed, &e));
+  INVALID("json is NULL", tgpt_flows_stats(flows, NULL, 64, &out.needed, &e));
+  REFUSES(TGPT_E_NOSPACE, "needed", tgpt_flows_stats(flows, out.json, 64, NULL, &e));
+  CHECK(tgpt_flows_due(NULL) == 0 && tgpt_flows_due(no_flows) == 0);
+
+  /* Nothing of all that was taken. */
+  MUST(tgpt_flows_poll(flows, 0, out.verdicts, 4, &n, &e));
+  MUST(tgpt_flows_flush(flows, &e));
+  MUST(tgpt_flows_poll(flows, 0, out.verdicts, 4, &n, &e));
+  CHECK(n == 0);
+  tgpt_flows_free(flows);
+  tgpt_flows_free(NULL);
+  tgpt_config_free(config);
+}
+
 int main(int argc, char **argv) {
   tgpt_config *config = NULL;
   tgpt_context *context = NULL;
@@ -328,6 +402,7 @@ int main(int argc, char **argv) {
   classifiers(classifier, worker, context);
   generators(generator, worker, context);
   captures(context, argv[2], argv[3]);
+  tables(classifier, context);
   tgpt_generator_free(generator);
   tgpt_classifier_free(classifier);
   tgpt_quantizer_free(quantizer);
