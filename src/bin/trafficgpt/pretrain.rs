@@ -35,6 +35,9 @@ struct Flags {
     /// With classes: share of the labelled flows that are led by BOF all the same.
     #[arg(long)]
     bof_share: Option<f64>,
+    /// Share of the packets' first embeddings that is a smooth function of size and time; 0: each begins on its own.
+    #[arg(long)]
+    smooth_embeddings: Option<f64>,
     /// Blocks of the network.
     #[arg(long)]
     layers: Option<usize>,
