@@ -206,6 +206,22 @@ fn a_run_gives_its_last_evaluation_if_asked() {
 }
 
 #[test]
+fn a_network_of_few_packets_reads_the_beginning_of_longer_flows() {
+    let place = Place::new();
+    place.ok(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --n-packets 3 {TINY}"));
+    place.ok("finetune flows.parquet --from pre -o tuned --epochs 2 --lr 1e-2 --threads 1 --quiet");
+    place.ok("bundle tuned -o model.tgpt");
+    let manifest = std::fs::read_to_string(place.path("model.tgpt/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["model"]["n_positions"], 5, "{manifest}");
+    let report = place.ok("evaluate model.tgpt flows.parquet --split val --engine native --json");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    // The same figures as the trainer's, so both cut the same packets off.
+    let said = metrics(&place.path("tuned"));
+    assert_eq!(said.iter().rfind(|v| v["best"] == true).unwrap()["macro_f1"], report["macro_f1"]);
+}
+
+#[test]
 fn a_killed_run_goes_on_bit_for_bit() {
     let place = Place::new();
     let run = |output: &str| {

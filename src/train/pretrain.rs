@@ -39,7 +39,10 @@ pub fn vocabulary(k: usize, data: &Dataset, settings: &Pretrain) -> Result<Vocab
 
 /// The shape of the network that `settings` ask for.
 pub fn config(vocabulary: &Vocabulary, settings: &Pretrain) -> Result<Config> {
-    let config = Config::new(vocabulary.len(), settings.layers, settings.width, settings.heads);
+    // The token that leads a flow and the `EOF` that ends it take a position each.
+    let n_positions = settings.n_packets + 2;
+    let config =
+        Config { n_positions, ..Config::new(vocabulary.len(), settings.layers, settings.width, settings.heads) };
     config.check()?;
     Ok(config)
 }

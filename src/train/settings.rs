@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpt2::Dropout;
+use crate::packet::N_PACKETS;
 use crate::train::reshape::Reshape;
 use crate::train::schedule::Schedule;
 use serde::de::DeserializeOwned;
@@ -133,6 +134,8 @@ pub struct Pretrain {
     pub width: usize,
     /// Attention heads of a block.
     pub heads: usize,
+    /// Most packets of a flow that the network reads, whatever it is used for; at most [`N_PACKETS`].
+    pub n_packets: usize,
     /// Whether the labels of the flows get tokens that lead their sequences.
     pub with_classes: bool,
     /// With classes: the probability that a labelled flow is led by `BOF` all the same, as it is when it is classified.
@@ -152,6 +155,7 @@ impl Default for Pretrain {
             layers,
             width,
             heads,
+            n_packets: N_PACKETS,
             with_classes: false,
             bof_share: 0.5,
             smooth_embeddings: 0.0,
@@ -281,6 +285,10 @@ impl Pretrain {
     /// Checks every value against its range; the network's shape is checked where the vocabulary is known.
     pub fn check(&self) -> Result<()> {
         range("bof_share", self.bof_share, 0.0, 1.0)?;
+        if !(1..=N_PACKETS).contains(&self.n_packets) {
+            let n = self.n_packets;
+            return Err(Error::invalid(format!("n_packets is {n}; it must be in 1..={N_PACKETS}")));
+        }
         range("smooth_embeddings", self.smooth_embeddings, 0.0, 1.0)?;
         range("val_share", self.val_share, 0.0, 0.9)?;
         self.run.check()
@@ -407,6 +415,8 @@ mod tests {
             "header_shift = 2.0",
             "packet_loss = nan",
             "late_start = 1.01",
+            "n_packets = 0",
+            "n_packets = 127",
         ] {
             let settings: Pretrain = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();

@@ -47,6 +47,9 @@ struct Flags {
     /// Attention heads of a block.
     #[arg(long)]
     heads: Option<usize>,
+    /// Most packets of a flow that the network reads; what is fine-tuned from it reads no more.
+    #[arg(long)]
+    n_packets: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
     run: LoopArgs,
