@@ -16,9 +16,14 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether the time is finite and not negative.
+    pub fn is_legal(&self) -> bool {
+        (0.0..=f32::MAX).contains(&self.ipt_us)
+    }
+
     /// Why this packet cannot be one, if it cannot: its time must be finite and not negative.
     pub fn check(&self) -> Result<()> {
-        if self.ipt_us.is_finite() && self.ipt_us >= 0.0 {
+        if self.is_legal() {
             return Ok(());
         }
         Err(Error::invalid(format!("ipt_us is {}; it must be finite and not negative", self.ipt_us)))

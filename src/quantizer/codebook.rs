@@ -7,6 +7,9 @@ use crate::tokens::Token;
 /// Most centroids a codebook may have: a bound on what a file can ask for, not on the method.
 pub const MAX_CENTROIDS: usize = 1 << 20;
 
+/// Largest coordinate of a centroid, positive or negative. No scaler maps a packet past half of it.
+const MAX_COORDINATE: f32 = 1024.0;
+
 /// Centroids in token order, and the same sorted along the size axis for the search.
 #[derive(Clone, Debug)]
 pub struct Codebook {
@@ -16,14 +19,18 @@ pub struct Codebook {
 }
 
 impl Codebook {
-    /// A codebook of `centroids`; token `i` is row `i`. Refuses an empty one, too many, and values that are not finite.
+    /// A codebook of `centroids`; token `i` is row `i`. Refuses an empty one, too many, and coordinates that
+    /// are not finite or past [`MAX_COORDINATE`].
     pub fn new(centroids: Vec<[f32; 2]>) -> Result<Self> {
         if centroids.is_empty() || centroids.len() > MAX_CENTROIDS {
             let n = centroids.len();
             return Err(Error::format(format!("codebook: {n} centroids; it must have 1..={MAX_CENTROIDS}")));
         }
-        if let Some(i) = centroids.iter().position(|c| !c.iter().all(|v| v.is_finite())) {
-            return Err(Error::format(format!("codebook: centroid {i} is not finite")));
+        if let Some(i) = centroids.iter().position(|c| !c.iter().all(|v| v.abs() <= MAX_COORDINATE)) {
+            let c = centroids[i];
+            return Err(Error::format(format!(
+                "codebook: centroid {i} is {c:?}; its coordinates must be numbers of at most {MAX_COORDINATE}"
+            )));
         }
         let mut sorted: Vec<(Point, Token)> =
             centroids.iter().zip(0..).map(|(c, token)| (c.map(f64::from), token)).collect();
@@ -51,17 +58,22 @@ impl Codebook {
         self.centroids[token as usize].map(f64::from)
     }
 
+    /// The squared distance as every comparison of this crate rounds it.
+    pub(super) fn distance(a: Point, b: Point) -> f64 {
+        let (dx, dy) = (a[0] - b[0], a[1] - b[1]);
+        dx * dx + dy * dy
+    }
+
     /// The token of the centroid nearest to `point`, ties to the lowest token, and the squared distance in f64.
     pub fn nearest_with_distance(&self, point: Point) -> (Token, f64) {
         let mut best = (Token::MAX, f64::INFINITY);
         let mut consider = |(centroid, token): (Point, Token)| {
-            let (dx, dy) = (point[0] - centroid[0], point[1] - centroid[1]);
-            let distance = dx * dx + dy * dy;
+            let distance = Self::distance(point, centroid);
             if distance < best.1 || (distance == best.1 && token < best.0) {
                 best = (token, distance);
             }
             // Farther along this axis than the best so far: nothing beyond can win, nor tie.
-            dx * dx <= best.1
+            (point[0] - centroid[0]).powi(2) <= best.1
         };
         let middle = self.sorted.partition_point(|(c, _)| c[0] < point[0]);
         let _ = self.sorted[middle..].iter().copied().take_while(|&c| consider(c)).count();
@@ -111,5 +123,6 @@ mod tests {
     fn codebooks_that_cannot_be_searched_are_refused() {
         assert!(Codebook::new(vec![]).is_err());
         assert!(Codebook::new(vec![[0.0, f32::NAN]]).is_err());
+        assert!(Codebook::new(vec![[0.0, 0.0], [-1025.0, 0.0]]).unwrap_err().message().contains("centroid 1"));
     }
 }

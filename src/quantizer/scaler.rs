@@ -14,6 +14,9 @@ const SIZE_UNIT: f64 = 1500.0;
 /// The unit that gives sizes ten times the weight.
 const FINE_SIZE_UNIT: f64 = 150.0;
 
+/// `numpy.isclose(ms, 0)`, which the original calls, means `|ms| <= 1e-8`.
+const NEAR_ZERO_MS: f64 = 1e-8;
+
 /// Largest IP packet length a decoded packet may have.
 const MAX_SIZE: f64 = 65_535.0;
 
@@ -37,12 +40,43 @@ pub enum Scaler {
 impl Scaler {
     /// The packet's point.
     pub fn point(self, packet: Packet) -> Point {
-        let size = f64::from(packet.size) / self.size_unit();
-        let us = f64::from(packet.ipt_us);
+        [self.scaled_size(packet.size), self.scaled_time(f64::from(packet.ipt_us))]
+    }
+
+    /// The first coordinate: of a size.
+    pub(super) fn scaled_size(self, bytes: i32) -> f64 {
+        f64::from(bytes) / self.size_unit()
+    }
+
+    /// The second coordinate: of a time in microseconds.
+    pub(super) fn scaled_time(self, us: f64) -> f64 {
         match self {
-            Self::Log1pUs | Self::Log1pUsFine => [size, us.ln_1p() * std::f64::consts::LOG10_E],
-            // numpy.isclose(ms, 0), which the original calls, means |ms| <= 1e-8.
-            Self::Log10Ms => [size, if us / 1e3 <= 1e-8 { 0.0 } else { (us / 1e3).log10() }],
+            Self::Log1pUs | Self::Log1pUsFine => us.ln_1p() * std::f64::consts::LOG10_E,
+            Self::Log10Ms if us / 1e3 <= NEAR_ZERO_MS => 0.0,
+            Self::Log10Ms => (us / 1e3).log10(),
+        }
+    }
+
+    /// The time in microseconds of a second coordinate.
+    pub(super) fn time_us(self, y: f64) -> f64 {
+        match self {
+            Self::Log1pUs | Self::Log1pUsFine => (y / std::f64::consts::LOG10_E).exp_m1(),
+            Self::Log10Ms => 1e3 * 10f64.powf(y),
+        }
+    }
+
+    /// Bits of the last f32 time that has the second coordinate 0 because the scaler says so. From the next one on, or
+    /// from 0 if this is 0, the coordinate rises with the time.
+    pub(super) fn last_zero_time(self) -> u32 {
+        match self {
+            Self::Log1pUs | Self::Log1pUsFine => 0,
+            Self::Log10Ms => {
+                let near = (1e3 * NEAR_ZERO_MS) as f32;
+                (near.to_bits() - 2..near.to_bits() + 2)
+                    .take_while(|&bits| self.scaled_time(f64::from(f32::from_bits(bits))) == 0.0)
+                    .last()
+                    .unwrap_or(0)
+            }
         }
     }
 
@@ -50,10 +84,7 @@ impl Scaler {
     pub fn packet(self, [size, time]: Point) -> Packet {
         let bytes = (size * self.size_unit()).round().clamp(-MAX_SIZE, MAX_SIZE);
         let size = if bytes == 0.0 { 1.0f64.copysign(size) } else { bytes } as i32;
-        let us = match self {
-            Self::Log1pUs | Self::Log1pUsFine => (time / std::f64::consts::LOG10_E).exp_m1(),
-            Self::Log10Ms => 1e3 * 10f64.powf(time),
-        };
+        let us = self.time_us(time);
         Packet { size, ipt_us: us.clamp(0.0, f64::from(f32::MAX)) as f32 }
     }
 }
