@@ -107,6 +107,8 @@
  * centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
  */
 #define TGPT_SAMPLE_PACKETS 1
+
+/**
  * The flow reached one of the packet counts.
  */
 #define TGPT_REASON_COUNT 1

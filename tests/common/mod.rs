@@ -33,8 +33,9 @@ pub fn grid_quantizer() -> Quantizer {
 fn grid(k: u32) -> Quantizer {
     let centroids = (0..k).map(|i| [(i % 12) as f32 / 6.0 - 0.9, (i / 12) as f32 * 1.5]).collect();
     let codebook = Codebook::new(centroids).unwrap();
-    let packets: Vec<Packet> =
-        (0..4000i32).map(|i| Packet { size: (i % 290) * 10 - 1440, ipt_us: 10f32.powf((i % 61) as f32 / 10.0) }).collect();
+    let packets: Vec<Packet> = (0..4000i32)
+        .map(|i| Packet { size: (i % 290) * 10 - 1440, ipt_us: 10f32.powf((i % 61) as f32 / 10.0) })
+        .collect();
     let mut histogram = Histogram::default();
     histogram.add(&packets).unwrap();
     let spread = Spread::new(&Columns::new(histogram, Scaler::Log1pUs).unwrap().0, &codebook);
