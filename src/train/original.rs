@@ -32,7 +32,9 @@ fn parse_clusters(text: &str) -> Result<Imported> {
     let rows: Vec<[Option<f64>; 2]> = serde_json::from_str(&plain)
         .map_err(|e| Error::format(format!("not a list of [size, time] pairs as the original project writes: {e}")))?;
     let finite: Vec<[f64; 2]> = rows.iter().filter_map(|row| Some([row[0]?, row[1]?])).collect();
-    let rounded = finite.as_flattened().iter().filter(|&&v| f64::from(v as f32) != v).count();
+    // Parsing may leave a number off by its last bit, which f32 does not see.
+    let is_rounded = |v: &&f64| (f64::from(**v as f32) - **v).abs() > 4.0 * f64::EPSILON * v.abs();
+    let rounded = finite.as_flattened().iter().filter(is_rounded).count();
     let codebook = Codebook::new(finite.iter().map(|row| row.map(|v| v as f32)).collect())?;
     Ok(Imported { quantizer: Quantizer::new(Scaler::Log10Ms, codebook), dropped: rows.len() - finite.len(), rounded })
 }
