@@ -69,8 +69,9 @@ pub fn installed_library() -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
     std::fs::create_dir_all(&directory).unwrap();
     link_library(&directory);
-    let template = std::fs::read_to_string(root().join("trafficgpt.pc.in")).unwrap();
+    let template = std::fs::read_to_string(root().join("packaging/trafficgpt.pc.in")).unwrap();
     let filled = template
+        .replace("@PREFIX@", &text(&directory))
         .replace("@LIBDIR@", &text(&directory))
         .replace("@INCLUDEDIR@", &text(&root().join("include")))
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"));

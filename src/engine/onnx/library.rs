@@ -17,8 +17,8 @@ const NAMES: &[&str] = if cfg!(windows) {
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// Directories looked through, relative to the one this library or program lies in: beside it, a directory of its
-/// own, and the `lib` that goes with a `bin`.
-const PLACES: &[&str] = &["", "onnxruntime", "../lib", "../lib/onnxruntime", "../lib/trafficgpt"];
+/// own, the `lib` that goes with a `bin`, and `lib/trafficgpt` from a `lib/x86_64-linux-gnu`.
+const PLACES: &[&str] = &["", "onnxruntime", "../lib", "../lib/onnxruntime", "../lib/trafficgpt", "../trafficgpt"];
 
 /// The library: the path given, else that of `ORT_DYLIB_PATH`, else one beside this library or program, else the name
 /// that the system's loader finds. A path that is named but not there is an error, not a reason to look further; it
