@@ -104,7 +104,7 @@ install: ## install library, headers, command, man pages and completions; WITH_O
 	$(fill) packaging/trafficgpt.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc
 	$(fill) packaging/trafficgpt-config.cmake.in > $(DESTDIR)$(CMAKEDIR)/trafficgpt-config.cmake
 	$(fill) packaging/trafficgpt-config-version.cmake.in > $(DESTDIR)$(CMAKEDIR)/trafficgpt-config-version.cmake
-	pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && $(BUILT)/trafficgpt write-pages "$$pages" && \
+	pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && $(abspath $(BUILT))/trafficgpt write-pages "$$pages" && \
 	    install -m 644 "$$pages"/man1/*.1 $(DESTDIR)$(MANDIR)/man1 && \
 	    install -m 644 "$$pages"/bash/trafficgpt.bash $(DESTDIR)$(BASHDIR)/trafficgpt && \
 	    install -m 644 "$$pages"/zsh/_trafficgpt $(DESTDIR)$(ZSHDIR)/_trafficgpt && \

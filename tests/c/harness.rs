@@ -2,7 +2,7 @@
 //! with random weights, and a capture.
 #![allow(dead_code)]
 
-use crate::common::{TestBundle, random_bundle};
+use crate::common::{TestBundle, other_bundle};
 use etherparse::PacketBuilder;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -90,7 +90,8 @@ impl Bench {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         link_library(directory.path());
-        Self { directory, bundle: random_bundle() }
+        // Few centroids: under valgrind it takes seconds to open more.
+        Self { directory, bundle: other_bundle(24) }
     }
 
     /// Where everything lies.
