@@ -56,6 +56,23 @@ func (b *Batch) check() error {
 	return nil
 }
 
+// part is n flows from one on, without copying packets; the offsets that say where they lie are written to offsets. Errors
+// name the flow by its number in b.
+func (b *Batch) part(begin, n int, offsets []uint64) (Batch, error) {
+	if first := b.Offsets[0]; first != 0 {
+		return Batch{}, invalid("offsets begin with %d, not with 0", first)
+	}
+	base := b.Offsets[begin]
+	for i := range offsets {
+		offset := b.Offsets[begin+i]
+		if i > 0 && offset < base+offsets[i-1] || offset > uint64(len(b.Packets)) {
+			return Batch{}, invalid("flow %d: its offsets fall, or end past the packets", begin+i-1)
+		}
+		offsets[i] = offset - base
+	}
+	return Batch{Packets: b.Packets[base : base+offsets[n]], Offsets: offsets}, nil
+}
+
 // c gives the batch's memory as C takes it, for the length of one call.
 func (b *Batch) c() (*C.tgpt_packet, *C.uint64_t, C.size_t) {
 	return (*C.tgpt_packet)(memory(b.Packets)), (*C.uint64_t)(memory(b.Offsets)), C.size_t(b.Len())

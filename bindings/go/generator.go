@@ -4,7 +4,10 @@ package trafficgpt
 // #include <trafficgpt.h>
 import "C"
 
-import "unsafe"
+import (
+	"context"
+	"unsafe"
+)
 
 // A Generator makes flows.
 type Generator struct {
@@ -111,4 +114,29 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 		return Batch{}, err
 	}
 	return Batch{Packets: packets[:offsets[n]], Offsets: offsets}, nil
+}
+
+// GenerateContext does what Generate does, in pieces and for any n. When ctx is done it returns its error, and the flows that
+// were drawn until then.
+func (g *Generator) GenerateContext(ctx context.Context, n int, sampling Sampling) (Batch, error) {
+	if n < 0 {
+		return Batch{}, invalid("%d flows asked for", n)
+	}
+	all := Batch{Offsets: []uint64{0}}
+	for done := 0; done < n; done += piece {
+		if err := ctx.Err(); err != nil {
+			return all, err
+		}
+		part, err := g.Generate(min(piece, n-done), sampling)
+		if err != nil {
+			return all, err
+		}
+		base := uint64(len(all.Packets))
+		all.Packets = append(all.Packets, part.Packets...)
+		for _, offset := range part.Offsets[1:] {
+			all.Offsets = append(all.Offsets, base+offset)
+		}
+		sampling.FirstFlow += piece
+	}
+	return all, nil
 }

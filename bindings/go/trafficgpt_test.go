@@ -15,7 +15,7 @@ import (
 )
 
 // fixture is the file that an environment variable names, or the first that a pattern finds.
-func fixture(t *testing.T, variable, pattern string) string {
+func fixture(t testing.TB, variable, pattern string) string {
 	t.Helper()
 	if path := os.Getenv(variable); path != "" {
 		return path
@@ -27,7 +27,7 @@ func fixture(t *testing.T, variable, pattern string) string {
 	return found[0]
 }
 
-func bundle(t *testing.T) string {
+func bundle(t testing.TB) string {
 	return fixture(t, "TRAFFICGPT_TEST_BUNDLE", "../../examples/models/*.tgpt")
 }
 
@@ -35,7 +35,7 @@ func capture(t *testing.T) string {
 	return fixture(t, "TRAFFICGPT_TEST_CAPTURE", "../../examples/captures/*.pcap*")
 }
 
-func native(t *testing.T) *trafficgpt.Context {
+func native(t testing.TB) *trafficgpt.Context {
 	t.Helper()
 	context, err := trafficgpt.NewContext(trafficgpt.Settings{"engine": "native"})
 	if err != nil {
@@ -45,7 +45,7 @@ func native(t *testing.T) *trafficgpt.Context {
 	return context
 }
 
-func classifier(t *testing.T) *trafficgpt.Classifier {
+func classifier(t testing.TB) *trafficgpt.Classifier {
 	t.Helper()
 	classifier, err := native(t).OpenClassifier(bundle(t))
 	if err != nil {
