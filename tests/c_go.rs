@@ -14,12 +14,13 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 const BINDING: &str = "bindings/go";
+const EXAMPLES: &str = "examples/go";
 
 #[test]
 fn the_go_binding_passes_its_tests() {
     let bench = Bench::new();
     let Some(go) = Go::find(&bench, "the Go binding") else { return };
-    assert_eq!(go.run(".", "gofmt", &["-l", BINDING, "examples/go"]), "", "gofmt -w these");
+    assert_eq!(go.run(".", "gofmt", &["-l", BINDING, EXAMPLES]), "", "gofmt -w these");
     go.run(BINDING, "go", &["vet", "./..."]);
     let said = go.run(BINDING, "go", &["test", "-count=1", "-v", "./..."]);
     assert!(!said.contains("--- SKIP"), "{said}");
@@ -50,8 +51,11 @@ fn the_static_library_becomes_part_of_the_program() {
 fn a_library_of_another_abi_is_refused() {
     let bench = Bench::new();
     let Some(go) = Go::find(&bench, "the Go binding with a library of another ABI") else { return };
+    if !go.has_modules(EXAMPLES) {
+        return;
+    }
     let program = text(&bench.path().join("classify"));
-    go.run("examples/go", "go", &["build", "-o", &program, "./classify"]);
+    go.run(EXAMPLES, "go", &["build", "-o", &program, "./classify"]);
     let symbols = std::fs::read_to_string(root().join("tests/abi/symbols.txt")).unwrap();
     let mut source = String::from("#include <stdlib.h>\nconst char *tgpt_version(void) { return \"7.0.0\"; }\n");
     for symbol in symbols.split_whitespace().filter(|&symbol| symbol != "tgpt_version") {
@@ -70,4 +74,20 @@ fn a_library_of_another_abi_is_refused() {
     let (stdout, stderr) = texts(&output);
     assert_eq!(output.status.code(), Some(2), "{stdout}{stderr}");
     assert!(stderr.contains("ABI 77 (version 7.0.0)") && stderr.contains("built for ABI 1"), "{stderr}");
+}
+
+/// The programs, with NATS servers, collectors and killed workers of their own.
+#[test]
+fn the_examples_pass_their_tests() {
+    let bench = Bench::new();
+    let Some(go) = Go::find(&bench, "the Go examples") else { return };
+    if !go.has_modules(EXAMPLES) {
+        return;
+    }
+    go.run(EXAMPLES, "go", &["vet", "./..."]);
+    let said = go.run(EXAMPLES, "go", &["test", "-count=1", "-v", "./..."]);
+    assert!(said.contains("--- PASS: TestTheProbeSaysWhatFlowsAre"), "{said}");
+    for line in said.lines().filter_map(|line| line.split_once("skipped: ")) {
+        harness::skip(line.1);
+    }
 }

@@ -74,4 +74,18 @@ impl Go {
         assert!(output.status.success(), "{directory}: {program} {arguments:?}\n{stdout}{stderr}");
         stdout
     }
+
+    /// Whether the modules that one in `directory` is built with are here, or could be fetched, as its go.sum names them;
+    /// else a line that says why not.
+    pub fn has_modules(&self, directory: &str) -> bool {
+        let output = self.command(directory, "go", &["mod", "download"]).output().unwrap();
+        if !output.status.success() {
+            let (_, why) = texts(&output);
+            harness::skip(&format!(
+                "Go modules could not be fetched: {directory}: {}",
+                why.lines().next().unwrap_or("")
+            ));
+        }
+        output.status.success()
+    }
 }
