@@ -66,7 +66,7 @@ func run(t *testing.T, command *exec.Cmd) string {
 }
 
 // needs skips the test where a program is not installed.
-func needs(t *testing.T, name, what string) {
+func needs(t testing.TB, name, what string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
 		t.Skipf("skipped: %s is not installed: %s", name, what)
@@ -74,7 +74,7 @@ func needs(t *testing.T, name, what string) {
 }
 
 // freePort is one that nobody listens to now.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,7 +85,7 @@ func freePort(t *testing.T) int {
 }
 
 // natsServer starts one with JetStream and returns its URL.
-func natsServer(t *testing.T) string {
+func natsServer(t testing.TB) string {
 	t.Helper()
 	needs(t, "nats-server", "what goes through JetStream")
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
@@ -110,7 +110,7 @@ func natsServer(t *testing.T) string {
 	return "nats://" + address
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for range 1500 {
 		if is() {

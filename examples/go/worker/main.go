@@ -89,21 +89,24 @@ func run(ctx context.Context, o options) error {
 		}()
 	}
 	group.Wait()
-	fmt.Fprintf(os.Stderr, "worker: %s gave %d verdicts; of %d batches another's verdicts were there\n", o.name,
-		w.verdicts.Load(), w.late.Load())
+	fmt.Fprintf(os.Stderr, "worker: %s gave %d verdicts; %d batches were left by others, of %d the verdicts were there\n",
+		o.name, w.verdicts.Load(), w.left.Load(), w.late.Load())
 	return errors.Join(failures...)
 }
 
 type worker struct {
-	x              *exchange.Exchange
-	classifier     *trafficgpt.Classifier
-	name           string
-	verdicts, late atomic.Int64
+	x                    *exchange.Exchange
+	classifier           *trafficgpt.Classifier
+	name                 string
+	verdicts, left, late atomic.Int64
 }
 
 // work classifies a batch, stores the verdicts, and only then acknowledges the batch: it is never lost, and verdicts that
 // are stored already stay the only ones.
 func (w *worker) work(ctx context.Context, shard int, message jetstream.Msg) {
+	if exchange.WasTaken(message) {
+		w.left.Add(1)
+	}
 	verdicts, n, err := w.classify(message.Data())
 	if errors.Is(err, errUnreadable) {
 		// It would be so for every worker.

@@ -103,33 +103,41 @@ func (x *Exchange) Take(ctx context.Context, shard int, patience time.Duration, 
 		return err
 	}
 	for ctx.Err() == nil {
-		// Few at a time: what a worker holds when it dies waits for patience to end.
-		messages, err := consumer.Fetch(8, jetstream.FetchMaxWait(time.Second))
-		if err != nil {
-			if !retry(ctx) {
-				break
+		if err := takeSome(ctx, consumer, work); err != nil {
+			// The server is away, or another is made leader: the connection comes back by itself.
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
 			}
-			continue
-		}
-		for message := range messages.Messages() {
-			if ctx.Err() != nil {
-				// To another at once.
-				_ = message.Nak()
-				continue
-			}
-			work(message)
 		}
 	}
 	return nil
 }
 
-func retry(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(500 * time.Millisecond):
-		return true
+// takeSome waits for batches, for a while. It asks for few at a time: what a worker holds when it dies waits for patience
+// to end.
+func takeSome(ctx context.Context, consumer jetstream.Consumer, work func(jetstream.Msg)) error {
+	waiting, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	messages, err := consumer.Fetch(8, jetstream.FetchContext(waiting))
+	if err != nil {
+		return err
 	}
+	for message := range messages.Messages() {
+		if ctx.Err() != nil {
+			// To another at once.
+			_ = message.Nak()
+			continue
+		}
+		work(message)
+	}
+	return nil
+}
+
+// WasTaken tells whether another worker was given this message before, and did not acknowledge it.
+func WasTaken(message jetstream.Msg) bool {
+	metadata, err := message.Metadata()
+	return err == nil && metadata.NumDelivered > 1
 }
 
 // BatchID is the id that Send gave a message.
