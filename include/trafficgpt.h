@@ -923,6 +923,26 @@ tgpt_status tgpt_generate(const struct tgpt_generator *generator,
                           struct tgpt_error *error);
 
 /**
+ * Scores flows by how likely the model is to generate them: what is unlike the traffic it has seen scores high.
+ *
+ * `class_id`: score the flows as flows of this class, less than tgpt_generator_n_classes; or TGPT_UNKNOWN: of any.
+ * `packets`, `offsets`, `n_flows`: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`, as in tgpt_classify. Of each
+ * flow as many packets count as tgpt_generator_max_packets; the first packets of a longer flow may be given.
+ * `nll`: room for `n_flows` values: the negative log-likelihood of a packet's token in nats, on average over the flow.
+ * Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
+ * not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
+ * Threads: any number on one generator, each with its own worker.
+ */
+tgpt_status tgpt_score(const struct tgpt_generator *generator,
+                       struct tgpt_worker *worker,
+                       uint32_t class_id,
+                       const struct tgpt_packet *packets,
+                       const uint64_t *offsets,
+                       size_t n_flows,
+                       float *nll,
+                       struct tgpt_error *error);
+
+/**
  * Frees a generator; NULL is legal. No call may be using it.
  */
 void tgpt_generator_free(struct tgpt_generator *generator);

@@ -1,5 +1,6 @@
 //! Sampling: which token comes next, drawn from the network's logits.
 
+use crate::backend::simd::{exp, max, sum_by, vectorised};
 use crate::error::{Error, Result};
 use crate::tokens::{Token, Vocabulary};
 
@@ -128,6 +129,21 @@ impl Sampler {
     }
 }
 
+/// The negative log-likelihood of drawing the packet token `token` from `logits` `[vocabulary.len()]`, in nats: how
+/// [`Sampler::draw`] draws with the settings of [`Sampling::default`].
+pub(crate) fn nll(logits: &[f32], vocabulary: &Vocabulary, may_end: bool, token: Token) -> f32 {
+    let packets = &logits[..vocabulary.n_packet_tokens as usize];
+    let end = if may_end { logits[vocabulary.eof as usize] } else { f32::NEG_INFINITY };
+    vectorised!(log_sum(packets, end)) - packets[token as usize]
+}
+
+/// The logarithm of the sum of `e^x` over `packets` and `end`.
+#[inline(always)]
+fn log_sum(packets: &[f32], end: f32) -> f32 {
+    let top = max(packets).max(end);
+    (sum_by(packets, packets, |x, _| exp(x - top)) + exp(end - top)).ln() + top
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +205,21 @@ mod tests {
         let mut one = [f32::NEG_INFINITY; 9];
         one[4] = -3.0;
         assert_eq!(draw(&one, 0.999).unwrap(), 4);
+    }
+
+    #[test]
+    fn the_likelihood_is_that_of_the_draws() {
+        let vocabulary = Vocabulary::new(5, ["a".to_string()]);
+        for may_end in [true, false] {
+            let counts = frequencies(&Sampling::default(), may_end, 400_000);
+            let n: f64 = counts.iter().sum();
+            for token in 0..5 {
+                let p = f64::from(-nll(&LOGITS, &vocabulary, may_end, token)).exp();
+                let seen = counts[token as usize] / n;
+                let error = (p * (1.0 - p) / n).sqrt();
+                assert!((p - seen).abs() < 4.5 * error, "token {token}: {p}, drawn {seen}");
+            }
+        }
     }
 
     #[test]

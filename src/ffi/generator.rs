@@ -210,6 +210,40 @@ pub unsafe extern "C" fn tgpt_generate(
     unsafe { guard(error, body) }
 }
 
+/// Scores flows by how likely the model is to generate them: what is unlike the traffic it has seen scores high.
+///
+/// `class_id`: score the flows as flows of this class, less than tgpt_generator_n_classes; or TGPT_UNKNOWN: of any.
+/// `packets`, `offsets`, `n_flows`: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`, as in tgpt_classify. Of each
+/// flow as many packets count as tgpt_generator_max_packets; the first packets of a longer flow may be given.
+/// `nll`: room for `n_flows` values: the negative log-likelihood of a packet's token in nats, on average over the flow.
+/// Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
+/// not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
+/// Threads: any number on one generator, each with its own worker.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_score(
+    generator: *const tgpt_generator,
+    worker: *mut tgpt_worker,
+    class_id: u32,
+    packets: *const Packet,
+    offsets: *const u64,
+    n_flows: usize,
+    nll: *mut f32,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let (state, worker) = unsafe { (handle::get(generator)?, handle::get(worker)?) };
+        call.log_to(state.context.log);
+        // SAFETY: the contract of the header.
+        let (flows, nll) = unsafe { (args::flows(packets, offsets, n_flows)?, args::slice_mut(nll, n_flows, "nll")?) };
+        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
+        let class = (class_id != TGPT_UNKNOWN).then_some(class_id);
+        state.generator.score(&mut held.worker, class, flows, nll)
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
 /// Frees a generator; NULL is legal. No call may be using it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_free(generator: *mut tgpt_generator) {

@@ -227,6 +227,7 @@ static void classifiers(const tgpt_classifier *classifier, tgpt_worker *worker, 
 
 static void generators(const tgpt_generator *generator, tgpt_worker *worker, const tgpt_context *context) {
   const tgpt_generator *wrong = (const tgpt_generator *)(const void *)context;
+  const uint64_t empty[3] = {0, 0, 3};
   tgpt_worker *no_worker = (tgpt_worker *)(void *)(size_t)context;
   const tgpt_sampling init = TGPT_SAMPLING_INIT;
   tgpt_sampling s = init;
@@ -275,6 +276,19 @@ static void generators(const tgpt_generator *generator, tgpt_worker *worker, con
   larger.newer = 1;
   INVALID("sampling", WITH(&larger.sampling));
   CHECK(tgpt_generate(NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL) == TGPT_E_INVALID);
+
+#define SCORE(g, w, class_id, packets, offsets, n, nll) tgpt_score(g, w, class_id, packets, offsets, n, nll, &e)
+  INVALID("generator is NULL", SCORE(NULL, worker, 0, good, two, 2, out.values));
+  INVALID("generator", SCORE(wrong, worker, 0, good, two, 2, out.values));
+  INVALID("worker is NULL", SCORE(generator, NULL, 0, good, two, 2, out.values));
+  INVALID("worker", SCORE(generator, no_worker, 0, good, two, 2, out.values));
+  INVALID("class", SCORE(generator, worker, tgpt_generator_n_classes(generator), good, two, 2, out.values));
+  INVALID("packets is NULL", SCORE(generator, worker, 0, NULL, two, 2, out.values));
+  INVALID("offsets is NULL", SCORE(generator, worker, 0, good, NULL, 2, out.values));
+  INVALID("nll is NULL", SCORE(generator, worker, 0, good, two, 2, NULL));
+  INVALID("nll is not aligned", SCORE(generator, worker, 0, good, two, 2, ODD(float, out.values)));
+  INVALID("flow 0", SCORE(generator, worker, 0, good, empty, 2, out.values));
+  INVALID("n_flows", SCORE(generator, worker, 0, good, two, (size_t)-1, out.values));
   tgpt_generator_free(NULL);
 }
 

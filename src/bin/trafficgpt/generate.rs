@@ -135,7 +135,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 /// The class called `name`; none for `any`, unless a class is called so.
-fn class(generator: &Generator, name: &str) -> Result<Option<u32>> {
+pub fn class(generator: &Generator, name: &str) -> Result<Option<u32>> {
     let classes = generator.classes();
     match classes.iter().position(|c| c == name) {
         Some(i) => Ok(Some(i as u32)),
