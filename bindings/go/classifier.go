@@ -13,9 +13,6 @@ import (
 	"unsafe"
 )
 
-// piece is the number of flows between two looks at a context: some milliseconds to a tenth of a second.
-const piece = 256
-
 // A Classifier tells what flows are.
 type Classifier struct {
 	handle *handle[*C.tgpt_classifier]
@@ -87,29 +84,18 @@ func (c *Classifier) Classify(batch Batch) ([]Verdict, error) {
 // ClassifyContext does what Classify does, in pieces. When ctx is done it returns its error, and the verdicts of the flows
 // that were classified until then.
 func (c *Classifier) ClassifyContext(ctx context.Context, batch Batch) ([]Verdict, error) {
-	// Here, so that a bad offset is an error before anything is cut by it.
-	if err := batch.check(); err != nil {
-		return nil, err
-	}
 	n, k := batch.Len(), len(c.labels)
 	verdicts := make([]Verdict, 0, n)
 	labels, scores := make([]uint32, min(n, piece)), make([]float32, min(n, piece)*k)
-	var offsets [piece + 1]uint64
-	for begin := 0; begin < n; begin += piece {
-		if err := ctx.Err(); err != nil {
-			return verdicts, err
-		}
-		m := min(piece, n-begin)
-		part, err := batch.part(begin, m, offsets[:m+1])
-		if err != nil {
-			return verdicts, err
-		}
+	err := batch.pieces(ctx, func(part Batch) error {
+		m := part.Len()
 		if err := c.ClassifyInto(part, labels[:m], scores[:m*k]); err != nil {
-			return verdicts, err
+			return err
 		}
 		verdicts = c.verdicts(verdicts, labels[:m], scores[:m*k])
-	}
-	return verdicts, nil
+		return nil
+	})
+	return verdicts, err
 }
 
 // verdicts appends what labels and scores say.

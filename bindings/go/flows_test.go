@@ -298,6 +298,11 @@ func TestContextsEndWorkBetweenPieces(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !reflect.DeepEqual(got, want[:len(got)]) || len(got) != 512 {
 		t.Errorf("cut: %d verdicts, %v", len(got), err)
 	}
+	batch.Packets[batch.Offsets[520]].IPT = -1
+	if _, err := classifier.ClassifyContext(context.Background(), batch); !errors.Is(err, trafficgpt.ErrInvalid) ||
+		!strings.Contains(err.Error(), "from flow 512 on: flow 8") {
+		t.Errorf("a packet in the third piece: %v", err)
+	}
 	batch.Offsets[300] = batch.Offsets[299] - 1
 	if _, err := classifier.ClassifyContext(context.Background(), batch); !errors.Is(err, trafficgpt.ErrInvalid) ||
 		!strings.Contains(err.Error(), "flow 299") {

@@ -2,6 +2,10 @@ package trafficgpt
 
 // #include <stdlib.h>
 // #include <trafficgpt.h>
+// #cgo noescape tgpt_generate
+// #cgo nocallback tgpt_generate
+// #cgo noescape tgpt_score
+// #cgo nocallback tgpt_score
 import "C"
 
 import (
@@ -139,4 +143,36 @@ func (g *Generator) GenerateContext(ctx context.Context, n int, sampling Samplin
 		sampling.FirstFlow += piece
 	}
 	return all, nil
+}
+
+// Score gives, for each flow, the mean negative log-likelihood of its packets in nats: how unlike what the model would
+// generate it is. class is an index into Classes, or Unknown to score flows as those of any kind.
+func (g *Generator) Score(class uint32, batch Batch) ([]float32, error) {
+	if err := batch.check(); err != nil {
+		return nil, err
+	}
+	scores := make([]float32, batch.Len())
+	err := g.handle.use(func(p *C.tgpt_generator) error {
+		return g.shared.withWorker(func(w *C.tgpt_worker) error {
+			packets, offsets, n := batch.c()
+			var e C.tgpt_error
+			return failure(C.tgpt_score(p, w, C.uint32_t(class), packets, offsets, n, (*C.float)(memory(scores)), &e), &e)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return scores, nil
+}
+
+// ScoreContext does what Score does, in pieces. When ctx is done it returns its error, and the scores of the flows until
+// then.
+func (g *Generator) ScoreContext(ctx context.Context, class uint32, batch Batch) ([]float32, error) {
+	scores := make([]float32, 0, batch.Len())
+	err := batch.pieces(ctx, func(part Batch) error {
+		some, err := g.Score(class, part)
+		scores = append(scores, some...)
+		return err
+	})
+	return scores, err
 }

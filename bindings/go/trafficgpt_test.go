@@ -1,6 +1,7 @@
 package trafficgpt_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -159,6 +160,49 @@ func TestGenerateIsRepeatable(t *testing.T) {
 		t.Errorf("-1 flows: %v", err)
 	}
 	if none, err := generator.Generate(0, trafficgpt.DefaultSampling(1)); err != nil || none.Len() != 0 {
+		t.Errorf("no flows: %v, %v", none, err)
+	}
+}
+
+// What the model generates it finds likelier than the same packets in disorder of sizes.
+func TestScoreKnowsItsOwnFlows(t *testing.T) {
+	generator, err := native(t).OpenGenerator(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer generator.Close()
+	own, err := generator.Generate(300, trafficgpt.DefaultSampling(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	likely, err := generator.Score(trafficgpt.Unknown, own)
+	if err != nil || len(likely) != 300 {
+		t.Fatalf("%d scores, %v", len(likely), err)
+	}
+	strange := trafficgpt.Batch{Packets: append([]trafficgpt.Packet(nil), own.Packets...), Offsets: own.Offsets}
+	for i := range strange.Packets {
+		strange.Packets[i].Size = int32(1 + (i*7919)%60_000)
+	}
+	unlikely, err := generator.ScoreContext(context.Background(), trafficgpt.Unknown, strange)
+	if err != nil || len(unlikely) != 300 {
+		t.Fatalf("%d scores, %v", len(unlikely), err)
+	}
+	var mean [2]float32
+	for i := range likely {
+		mean[0] += likely[i] / 300
+		mean[1] += unlikely[i] / 300
+	}
+	if !(mean[0] > 0 && mean[1] > mean[0]+1) {
+		t.Errorf("%v nats for its own flows, %v for others", mean[0], mean[1])
+	}
+	cut, err := generator.ScoreContext(&after{Context: context.Background(), looks: 1}, trafficgpt.Unknown, own)
+	if !errors.Is(err, context.DeadlineExceeded) || !reflect.DeepEqual(cut, likely[:256]) {
+		t.Errorf("cut: %d scores, %v", len(cut), err)
+	}
+	if _, err := generator.Score(uint32(len(generator.Classes())), own); !errors.Is(err, trafficgpt.ErrInvalid) {
+		t.Errorf("a class that is not there: %v", err)
+	}
+	if none, err := generator.Score(trafficgpt.Unknown, trafficgpt.Batch{}); err != nil || len(none) != 0 {
 		t.Errorf("no flows: %v, %v", none, err)
 	}
 }
