@@ -59,7 +59,7 @@ func BenchmarkExchange(b *testing.B) {
 	batch := make([]byte, 64*(64+8*32))
 	lines := make([]byte, 64*330)
 	for name, call := range map[string]func(i int) error{
-		"send":   func(i int) error { return x.Send(ctx, i%8, fmt.Sprint("b-", i), batch) },
+		"send":   func(i int) error { return x.Send(ctx, i%8, fmt.Sprint("b-", i), batch, complain(b)) },
 		"answer": func(i int) error { _, err := x.Answer(ctx, i%8, fmt.Sprint("b-", i), lines); return err },
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"trafficgpt-examples/internal/ipfix"
 	"trafficgpt-examples/internal/record"
 )
 
@@ -218,6 +219,69 @@ func listens(t *testing.T, port int) bool {
 		connection.Close()
 	}
 	return err != nil
+}
+
+// A collector that hangs up is called again, and told the templates again.
+func TestACollectorMayHangUp(t *testing.T) {
+	needs(t, "tshark", "that it reads our IPFIX")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	writer, err := ipfix.Open("tcp:"+listener.Addr().String(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection.Close()
+	one := probed(t)[:1]
+	// The system finds out with one of the next messages.
+	eventually(t, "the writer finds out", func() bool {
+		if err := writer.Write(&one[0]); err != nil {
+			t.Fatal(err)
+		}
+		return writer.Flush() != nil
+	})
+	if err := writer.Write(&one[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	connection, err = listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := io.ReadAll(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "sent.ipfix")
+	if err := os.WriteFile(path, bytes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wiresharkReads(t, path, one)
+}
+
+// An output that fails stops neither the others nor the probe, which says so in the end.
+func TestAnOutputThatFailsStopsNothing(t *testing.T) {
+	want := probed(t)
+	probe := program(t, "probe", "-model", model, "-set", "engine=native", "-json", "-", "-ipfix",
+		fmt.Sprintf("udp:127.0.0.1:%d", freePort(t)), mixed)
+	var said, failed strings.Builder
+	probe.Stdout, probe.Stderr = &said, &failed
+	err := probe.Run()
+	exit, ok := err.(*exec.ExitError)
+	if !ok || exit.ExitCode() != 2 || !strings.Contains(failed.String(), "ipfix failed") {
+		t.Errorf("%v\n%s", err, failed.String())
+	}
+	if got := records(t, said.String()); len(got) != len(want) {
+		t.Errorf("%d verdicts, %d without the other output", len(got), len(want))
+	}
 }
 
 func TestTheProbePublishesToJetStream(t *testing.T) {

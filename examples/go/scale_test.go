@@ -196,6 +196,10 @@ func TestAKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
+func complain(t testing.TB) func(error) {
+	return func(err error) { t.Errorf("not stored at once: %v", err) }
+}
+
 // A batch that comes twice, as after a crash between storing and acknowledging, or from a meter that had no answer, is
 // one batch with one answer.
 func TestWhatComesTwiceIsStoredOnce(t *testing.T) {
@@ -207,7 +211,7 @@ func TestWhatComesTwiceIsStoredOnce(t *testing.T) {
 	}
 	defer x.Close()
 	for range 2 {
-		if err := x.Send(ctx, 3, "meter-1", []byte("batch")); err != nil {
+		if err := x.Send(ctx, 3, "meter-1", []byte("batch"), complain(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -237,7 +241,7 @@ func TestADamagedBatchHoldsNobodyUp(t *testing.T) {
 	defer x.Close()
 	empty := make([]byte, 64)
 	for i, batch := range []string{"cut", string(empty), string(empty[:62]) + "\xff\xff"} {
-		if err := x.Send(ctx, 0, fmt.Sprint("bad-", i), []byte(batch)); err != nil {
+		if err := x.Send(ctx, 0, fmt.Sprint("bad-", i), []byte(batch), complain(t)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -80,16 +80,16 @@ func run(ctx context.Context, o options, path string) (err error) {
 		return err
 	}
 	defer flows.Close()
-	outputs, err := open(o, flows)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, outputs.Close()) }()
 	source, err := capture.Open(o.device, path)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
+	outputs, err := open(o, flows, source)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, outputs.Close()) }()
 	fmt.Fprintf(os.Stderr, "probe: %d labels, engine %s\n", len(classifier.Labels()), classifier.Engine())
 
 	p := pipe{flows: flows, outputs: outputs, all: o.all, seconds: newSeconds()}
@@ -100,8 +100,8 @@ func run(ctx context.Context, o options, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "probe: %d packets, %d flows, %d final verdicts, %d evicted\n", stats.Packets, stats.Flows,
-		stats.VerdictsFinal, stats.FlowsEvicted)
+	fmt.Fprintf(os.Stderr, "probe: %d packets, %d dropped, %d flows, %d final verdicts, %d evicted\n", stats.Packets,
+		source.Dropped(), stats.Flows, stats.VerdictsFinal, stats.FlowsEvicted)
 	return nil
 }
 
@@ -139,9 +139,7 @@ func (p *pipe) follow(ctx context.Context, source *capture.Source) error {
 		}
 		if time.Since(flushed) > time.Second {
 			flushed = time.Now()
-			if err := p.outputs.Flush(); err != nil {
-				return err
-			}
+			p.outputs.Flush()
 		}
 	}
 	if err := p.flows.Flush(); err != nil {
@@ -166,9 +164,7 @@ func (p *pipe) poll(now uint64) error {
 			Packets: uint64(v.Packets), Label: p.flows.Name(v), Probability: v.Probability, Read: int(v.Read),
 			Reason: v.Reason.String(), Final: v.Final()}
 		r.SetID()
-		if err := p.outputs.Write(&r); err != nil {
-			return err
-		}
+		p.outputs.Write(&r)
 	}
 	if n > 0 {
 		p.seconds.Update(time.Since(start).Seconds() / float64(n))

@@ -9,6 +9,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"trafficgpt"
+	"trafficgpt-examples/internal/capture"
 	"trafficgpt-examples/internal/record"
 )
 
@@ -20,7 +21,7 @@ type histogram = *metrics.Histogram
 // newSeconds is where polls tell how long a verdict took.
 func newSeconds() histogram { return metrics.GetOrCreateHistogram("trafficgpt_verdict_seconds") }
 
-func serveMetrics(address string, flows *trafficgpt.Flows) (*server, error) {
+func serveMetrics(address string, flows *trafficgpt.Flows, source *capture.Source) (*server, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
@@ -28,6 +29,7 @@ func serveMetrics(address string, flows *trafficgpt.Flows) (*server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		writeStats(w, flows)
+		metrics.WriteCounterUint64(w, "trafficgpt_frames_dropped_total", source.Dropped())
 		metrics.WritePrometheus(w, true)
 	})
 	go http.Serve(listener, mux)

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"trafficgpt"
+	"trafficgpt-examples/internal/capture"
 	"trafficgpt-examples/internal/ipfix"
 	"trafficgpt-examples/internal/record"
 )
@@ -25,68 +27,83 @@ type output interface {
 	Close() error
 }
 
-// outputs is all that were asked for.
-type outputs []output
+// outputs is all that were asked for. One that fails stops neither the others nor the probe: it is counted, and told of
+// the first time and at the end.
+type outputs []*watched
 
-func open(o options, flows *trafficgpt.Flows) (all outputs, err error) {
+type watched struct {
+	output
+	name     string
+	failures int
+}
+
+func (w *watched) note(err error) {
+	if err == nil {
+		return
+	}
+	metrics.GetOrCreateCounter(fmt.Sprintf("trafficgpt_output_errors_total{output=%q}", w.name)).Inc()
+	if w.failures++; w.failures == 1 {
+		fmt.Fprintf(os.Stderr, "probe: %s: %v\n", w.name, err)
+	}
+}
+
+func open(o options, flows *trafficgpt.Flows, source *capture.Source) (all outputs, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, all.Close())
 		}
 	}()
 	if o.metrics != "" {
-		server, err := serveMetrics(o.metrics, flows)
+		server, err := serveMetrics(o.metrics, flows, source)
 		if err != nil {
 			return all, err
 		}
-		all = append(all, server)
+		all = append(all, &watched{output: server, name: "metrics"})
 	}
 	if o.json != "" {
 		lines, err := openLines(o.json)
 		if err != nil {
 			return all, err
 		}
-		all = append(all, lines)
+		all = append(all, &watched{output: lines, name: "json"})
 	}
 	if o.ipfix != "" {
 		writer, err := ipfix.Open(o.ipfix, uint32(o.domain))
 		if err != nil {
 			return all, err
 		}
-		all = append(all, finals{writer})
+		all = append(all, &watched{output: finals{writer}, name: "ipfix"})
 	}
 	if o.nats != "" {
 		stream, err := openStream(o.nats)
 		if err != nil {
 			return all, err
 		}
-		all = append(all, stream)
+		all = append(all, &watched{output: stream, name: "nats"})
 	}
 	return all, nil
 }
 
-func (all outputs) Write(r *record.Record) error {
+func (all outputs) Write(r *record.Record) {
 	for _, out := range all {
-		if err := out.Write(r); err != nil {
-			return err
-		}
+		out.note(out.Write(r))
 	}
-	return nil
 }
 
-func (all outputs) Flush() error {
+func (all outputs) Flush() {
 	for _, out := range all {
-		if err := out.Flush(); err != nil {
-			return err
-		}
+		out.note(out.Flush())
 	}
-	return nil
 }
 
 func (all outputs) Close() error {
 	var failures []error
 	for _, out := range all {
-		failures = append(failures, out.Close())
+		err := out.Close()
+		if out.failures > 0 {
+			err = errors.Join(fmt.Errorf("%s failed %d times", out.name, out.failures), err)
+		}
+		failures = append(failures, err)
 	}
 	return errors.Join(failures...)
 }

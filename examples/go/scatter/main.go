@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.device, "i", "", "listen on this `interface`, instead of reading a capture")
 	flag.StringVar(&o.nats, "nats", "nats://localhost:4222", "the NATS server, as `URL`")
 	flag.IntVar(&o.shards, "shards", 8, "number of shards, the same for all meters and workers")
-	flag.IntVar(&o.batch, "batch", 64, "flows of a batch, at most")
+	flag.IntVar(&o.batch, "batch", 64, "flows of a batch, at most; up to 512")
 	flag.IntVar(&o.metering.Packets, "packets", 32, "packets of a flow that are classified, at most")
 	flag.IntVar(&o.metering.MaxFlows, "max-flows", 1<<20, "flows tracked at once")
 	flag.DurationVar(&o.metering.Idle, "idle", time.Minute, "time without a packet after which a flow has ended")
@@ -44,7 +44,7 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if (o.device == "") == (flag.NArg() == 0) || flag.NArg() > 1 || o.shards < 1 || o.batch < 1 || o.metering.Packets < 2 ||
+	if (o.device == "") == (flag.NArg() == 0) || flag.NArg() > 1 || o.shards < 1 || o.batch < 1 || o.batch > 512 || o.metering.Packets < 2 ||
 		o.metering.Packets > 126 {
 		flag.Usage()
 		os.Exit(2)
@@ -81,8 +81,8 @@ func run(ctx context.Context, o options, path string) error {
 	if err := s.sendAll(sending); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "scatter: %d packets, %d skipped, %d flows, %d refused, %d too short, %d sent in %d batches\n",
-		meter.Stats.Packets, meter.Stats.Skipped, meter.Stats.Flows, meter.Stats.Refused, meter.Stats.TooShort, meter.Stats.Ready,
+	fmt.Fprintf(os.Stderr, "scatter: %d packets, %d dropped, %d skipped, %d flows, %d refused, %d too short, %d sent in %d batches\n",
+		meter.Stats.Packets, source.Dropped(), meter.Stats.Skipped, meter.Stats.Flows, meter.Stats.Refused, meter.Stats.TooShort, meter.Stats.Ready,
 		s.batches)
 	return nil
 }
@@ -175,11 +175,15 @@ func (s *sender) take(f *metering.Flow) {
 	s.due = s.due || to.flows == s.options.batch
 }
 
+func complain(err error) {
+	fmt.Fprintln(os.Stderr, "scatter: a batch is not stored yet:", err)
+}
+
 // sendAll stores what was gathered.
 func (s *sender) sendAll(ctx context.Context) error {
 	for i := range s.shards {
 		for _, batch := range s.shards[i].batches {
-			if err := s.x.Send(ctx, i, fmt.Sprintf("%s-%d", s.name, s.batches), batch); err != nil {
+			if err := s.x.Send(ctx, i, fmt.Sprintf("%s-%d", s.name, s.batches), batch, complain); err != nil {
 				return err
 			}
 			s.batches++

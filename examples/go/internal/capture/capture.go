@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -41,6 +42,8 @@ type Source struct {
 	LinkType uint32
 	Live     bool
 	reader   gopacket.ZeroCopyPacketDataSource
+	device   *pcapgo.EthernetHandle
+	dropped  atomic.Uint64
 	close    func() error
 
 	mu      sync.Mutex
@@ -49,7 +52,8 @@ type Source struct {
 	end     error
 }
 
-// Open opens the interface of that name, or if that is empty, the capture at path: pcap or pcapng, plain or gzip.
+// Open opens the interface of that name, or if that is empty, the capture at path: pcap or pcapng, plain or gzip. The
+// loopback interface shows each frame twice, as sent and as received.
 func Open(device, path string) (*Source, error) {
 	s := &Source{}
 	s.changed.L = &s.mu
@@ -74,7 +78,7 @@ func (s *Source) openDevice(name string) error {
 	if err := errors.Join(handle.SetCaptureLength(snap), handle.SetPromiscuous(true)); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", name, err), handle.Close())
 	}
-	s.LinkType, s.Live, s.reader, s.close = trafficgpt.LinkEthernet, true, handle, handle.Close
+	s.LinkType, s.Live, s.reader, s.device, s.close = trafficgpt.LinkEthernet, true, handle, handle, handle.Close
 	return nil
 }
 
@@ -171,6 +175,17 @@ func (s *Source) Next(ctx context.Context, burst *Burst) error {
 	*burst, s.filling = s.filling, *burst
 	s.changed.Broadcast()
 	return nil
+}
+
+// Dropped is the number of frames of an interface that came faster than they were read.
+func (s *Source) Dropped() uint64 {
+	if s.device != nil {
+		// The system counts from one question to the next.
+		if stats, err := s.device.Stats(); err == nil {
+			s.dropped.Add(uint64(stats.Drops))
+		}
+	}
+	return s.dropped.Load()
 }
 
 // Close ends the reading.

@@ -69,16 +69,21 @@ func (x *Exchange) streams(ctx context.Context) (err error) {
 // Close ends the connection.
 func (x *Exchange) Close() { x.connection.Close() }
 
-// Send stores a batch, and tries until it is stored or ctx is done. id is the batch's own, of any batch ever sent.
-func (x *Exchange) Send(ctx context.Context, shard int, id string, batch []byte) error {
+// Send stores a batch, and tries until it is stored or ctx is done. id is the batch's own, of any batch ever sent. complain
+// is told why the first try failed, if it did.
+func (x *Exchange) Send(ctx context.Context, shard int, id string, batch []byte, complain func(error)) error {
 	subject := fmt.Sprintf("%s.%d", Flows, shard)
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	const first = 50 * time.Millisecond
+	for wait := first; ; wait = min(2*wait, 5*time.Second) {
 		// An answer that is lost makes this a second time; the server knows the id then.
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		_, err := x.js.Publish(attempt, subject, batch, jetstream.WithMsgID(id))
 		cancel()
 		if err == nil {
 			return nil
+		}
+		if wait == first {
+			complain(err)
 		}
 		select {
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ package ipfix
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -52,32 +53,31 @@ func fields(source, destination, length uint16) []field {
 
 // A Writer sends flows to one collector.
 type Writer struct {
-	out      io.WriteCloser
-	datagram bool
-	domain   uint32
-	sent     uint32 // records, as the sequence number wants it
-	records  [2][]byte
-	waiting  [2]uint32
-	started  bool
+	kind    string
+	dial    func() (io.WriteCloser, error)
+	out     io.WriteCloser // nil where the connection was lost
+	domain  uint32
+	sent    uint32 // records, as the sequence number wants it
+	records [2][]byte
+	waiting [2]uint32
+	started bool
 }
 
 // Open opens "udp:HOST:PORT", "tcp:HOST:PORT" or "file:PATH". domain is the observation domain that the flows are of.
 func Open(target string, domain uint32) (*Writer, error) {
 	kind, rest, _ := strings.Cut(target, ":")
-	var out io.WriteCloser
-	var err error
+	w := &Writer{kind: kind, domain: domain}
 	switch kind {
 	case "udp", "tcp":
-		out, err = net.DialTimeout(kind, rest, 10*time.Second)
+		w.dial = func() (io.WriteCloser, error) { return net.DialTimeout(kind, rest, 5*time.Second) }
 	case "file":
-		out, err = os.Create(rest)
+		w.dial = func() (io.WriteCloser, error) { return os.Create(rest) }
 	default:
 		return nil, fmt.Errorf("%q is no place for IPFIX: udp:HOST:PORT, tcp:HOST:PORT or file:PATH", target)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &Writer{out: out, datagram: kind == "udp", domain: domain}, nil
+	var err error
+	w.out, err = w.dial()
+	return w, err
 }
 
 // Write takes a flow; it is sent when a message is full, or by Flush.
@@ -124,17 +124,36 @@ func endReason(reason string) byte {
 	}
 }
 
-// Flush sends what waits. Over UDP the templates go with every message, as any may be lost; else with the first.
+// Flush sends what waits. Over UDP the templates go with every message, as any may be lost; else with the first. A
+// connection that is lost is made anew for the next message; the flows of this one are lost too.
 func (w *Writer) Flush() error {
 	if w.waiting == [2]uint32{} {
 		return nil
 	}
+	message := w.message()
+	if w.out == nil {
+		out, err := w.dial()
+		if err != nil {
+			return err
+		}
+		w.out = out
+	}
+	_, err := w.out.Write(message)
+	if err != nil && w.kind == "tcp" {
+		w.out.Close()
+		w.out, w.started = nil, false
+	}
+	return err
+}
+
+// message is what waits, which then does so no longer.
+func (w *Writer) message() []byte {
 	b := binary.BigEndian.AppendUint16(nil, 10)
 	b = append(b, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, uint32(time.Now().Unix()))
 	b = binary.BigEndian.AppendUint32(b, w.sent)
 	b = binary.BigEndian.AppendUint32(b, w.domain)
-	if w.datagram || !w.started {
+	if w.kind == "udp" || !w.started {
 		templates := appendTemplate(nil, template4, fields(8, 12, 4))
 		b = appendSet(b, templateSet, appendTemplate(templates, template6, fields(27, 28, 16)))
 	}
@@ -148,17 +167,16 @@ func (w *Writer) Flush() error {
 	w.started = true
 	w.sent += w.waiting[0] + w.waiting[1]
 	w.waiting = [2]uint32{}
-	_, err := w.out.Write(b)
-	return err
+	return b
 }
 
 // Close sends what waits and closes the connection or file.
 func (w *Writer) Close() error {
 	err := w.Flush()
-	if closed := w.out.Close(); err == nil {
-		err = closed
+	if w.out == nil {
+		return err
 	}
-	return err
+	return errors.Join(err, w.out.Close())
 }
 
 func appendTemplate(b []byte, id uint16, fields []field) []byte {

@@ -1,6 +1,6 @@
 // Package metering makes flows of frames where they are captured, so that others may classify them: of each flow its first
-// packets, by the rules of the library's own table (trafficgpt.h). It looks at the outermost IP packet. Fragments of
-// IPv4 join the flow that their first one names; those of IPv6 have no ports.
+// packets, by the rules of the library's own table (trafficgpt.h). It looks at the outermost IP packet. Fragments
+// join the flow that their first one names.
 package metering
 
 import (
@@ -50,9 +50,6 @@ type Meter struct {
 	vlan     layers.Dot1Q
 	ip4      layers.IPv4
 	ip6      layers.IPv6
-	skip     layers.IPv6ExtensionSkipper
-	tcp      layers.TCP
-	udp      layers.UDP
 }
 
 // An end is one side of a flow.
@@ -70,7 +67,7 @@ type key struct {
 // A fragment is told from others by this.
 type fragment struct {
 	src, dst [16]byte
-	id       uint16
+	id       uint32
 	protocol uint8
 }
 
@@ -89,7 +86,7 @@ func New(options Options, linkType uint32, ready func(*Flow)) *Meter {
 	if linkType == trafficgpt.LinkRaw {
 		first = layers.LayerTypeIPv4
 	}
-	m.parser = gopacket.NewDecodingLayerParser(first, &m.ethernet, &m.vlan, &m.ip4, &m.ip6, &m.skip, &m.tcp, &m.udp)
+	m.parser = gopacket.NewDecodingLayerParser(first, &m.ethernet, &m.vlan, &m.ip4, &m.ip6)
 	m.parser.IgnoreUnsupported = true
 	return m
 }
@@ -140,7 +137,6 @@ func less(a, b end) bool {
 const (
 	fin, syn, rst, ack = 1, 2, 4, 16
 	protocolTCP        = 6
-	protocolUDP        = 17
 )
 
 // over tells why the flow ended before o, if it did.
@@ -252,42 +248,66 @@ func (m *Meter) parse(frame []byte, o *trafficgpt.Observation) bool {
 			}
 			o.Src, o.Dst = mapped(m.ip4.SrcIP), mapped(m.ip4.DstIP)
 			o.Protocol, o.Size, found = uint8(m.ip4.Protocol), uint32(m.ip4.Length), true
-			m.join(o)
+			m.transport(o, m.ip4.Payload, uint32(m.ip4.Id), m.ip4.FragOffset, m.ip4.Flags&layers.IPv4MoreFragments != 0)
 		case layers.LayerTypeIPv6:
 			copy(o.Src[:], m.ip6.SrcIP)
 			copy(o.Dst[:], m.ip6.DstIP)
 			o.Protocol, o.Size, found = uint8(m.ip6.NextHeader), 40+uint32(m.ip6.Length), true
+			payload := m.ip6.Payload
 			if m.ip6.HopByHop != nil {
-				o.Protocol = uint8(m.ip6.HopByHop.NextHeader)
+				o.Protocol, payload = uint8(m.ip6.HopByHop.NextHeader), m.ip6.HopByHop.Payload
 			}
-		case layers.LayerTypeIPv6Routing, layers.LayerTypeIPv6Destination:
-			o.Protocol = uint8(m.skip.NextHeader)
-		case layers.LayerTypeTCP:
-			o.SrcPort, o.DstPort = uint16(m.tcp.SrcPort), uint16(m.tcp.DstPort)
-			o.TCPFlags = m.tcp.Contents[13]
-		case layers.LayerTypeUDP:
-			o.SrcPort, o.DstPort = uint16(m.udp.SrcPort), uint16(m.udp.DstPort)
+			m.extensions(o, payload)
 		}
 	}
 	return found
 }
 
-// join gives a fragment the ports that its first one names.
-func (m *Meter) join(o *trafficgpt.Observation) {
-	more := m.ip4.Flags&layers.IPv4MoreFragments != 0
-	if !more && m.ip4.FragOffset == 0 || o.Protocol != protocolTCP && o.Protocol != protocolUDP {
+// extensions goes through the headers between that of IPv6 and the transport's.
+func (m *Meter) extensions(o *trafficgpt.Observation, payload []byte) {
+	for len(payload) >= 8 {
+		switch layers.IPProtocol(o.Protocol) {
+		case layers.IPProtocolIPv6Routing, layers.IPProtocolIPv6Destination:
+			o.Protocol, payload = payload[0], payload[min(8+8*int(payload[1]), len(payload)):]
+		case layers.IPProtocolIPv6Fragment:
+			position := binary.BigEndian.Uint16(payload[2:])
+			o.Protocol = payload[0]
+			m.transport(o, payload[8:], binary.BigEndian.Uint32(payload[4:]), position>>3, position&1 != 0)
+			return
+		default:
+			m.transport(o, payload, 0, 0, false)
+			return
+		}
+	}
+}
+
+// transport reads ports and flags, or gives a fragment the ports that the first one of its packet named.
+func (m *Meter) transport(o *trafficgpt.Observation, payload []byte, id uint32, offset uint16, more bool) {
+	switch o.Protocol {
+	case protocolTCP, 17, 33, 132, 136: // with UDP, DCCP, SCTP and UDP-Lite
+	default:
 		return
 	}
-	k := fragment{o.Src, o.Dst, m.ip4.Id, o.Protocol}
-	if m.ip4.FragOffset == 0 && len(m.ip4.Payload) >= 4 {
+	k := fragment{o.Src, o.Dst, id, o.Protocol}
+	if offset != 0 {
+		ports := m.first[k]
+		o.SrcPort, o.DstPort = ports[0], ports[1]
+		return
+	}
+	if len(payload) < 4 {
+		return
+	}
+	o.SrcPort, o.DstPort = binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:])
+	if o.Protocol == protocolTCP && len(payload) >= 14 {
+		o.TCPFlags = payload[13]
+	}
+	if more {
 		// Few are on their way at a time. Who sends more than this has others' forgotten.
 		if len(m.first) >= 4096 {
 			clear(m.first)
 		}
-		m.first[k] = [2]uint16{binary.BigEndian.Uint16(m.ip4.Payload), binary.BigEndian.Uint16(m.ip4.Payload[2:])}
+		m.first[k] = [2]uint16{o.SrcPort, o.DstPort}
 	}
-	ports := m.first[k]
-	o.SrcPort, o.DstPort = ports[0], ports[1]
 }
 
 func mapped(four []byte) (sixteen [16]byte) {
