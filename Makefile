@@ -74,11 +74,13 @@ install: lib ## install library, header, pkg-config file and command under PREFI
 	ln -sf libtrafficgpt.so.$(ABI) $(DESTDIR)$(LIBDIR)/libtrafficgpt.so
 	install -m 644 $(RELEASE)/libtrafficgpt.a $(DESTDIR)$(LIBDIR)/libtrafficgpt.a
 	install -m 644 include/trafficgpt.h $(DESTDIR)$(INCLUDEDIR)/trafficgpt.h
+	install -m 644 include/trafficgpt.hpp $(DESTDIR)$(INCLUDEDIR)/trafficgpt.hpp
 	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' trafficgpt.pc.in \
 	    > $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(BINDIR)/trafficgpt $(DESTDIR)$(INCLUDEDIR)/trafficgpt.h
+	rm -f $(DESTDIR)$(INCLUDEDIR)/trafficgpt.hpp
 	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc $(DESTDIR)$(LIBDIR)/libtrafficgpt.a
 	rm -f $(DESTDIR)$(LIBDIR)/libtrafficgpt.so $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(ABI)
 	rm -f $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(VERSION)

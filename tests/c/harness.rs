@@ -44,6 +44,14 @@ pub fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
+/// What `program`, a tool, prints.
+pub fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let (stdout, stderr) = texts(&output);
+    assert!(output.status.success(), "{program}: {stderr}");
+    stdout
+}
+
 /// Runs `program` and returns its stdout. It must succeed, and print nothing to stderr: neither the program does, nor
 /// may the library.
 pub fn run(program: &Path, arguments: &[&str]) -> String {
@@ -109,22 +117,21 @@ impl Bench {
 
     /// The same, linked with other libraries too.
     pub fn compile_with(&self, source: &str, language: &str, libraries: &[&str]) -> PathBuf {
-        let (compiler, standard) = if language == "c" { ("cc", "c99") } else { ("c++", "c++11") };
-        let program = self.path().join(format!("{}-{language}", source.replace(['/', '.'], "_")));
+        let (compiler, standard) = if language == "c" { ("cc", "-std=c99") } else { ("c++", "-std=c++11") };
+        self.build(source, compiler, language, &[standard, "-O1"], libraries)
+    }
+
+    /// The same for a program of C++, with flags that name the standard; nothing of the header is taken for a system's.
+    pub fn compile_cpp(&self, source: &str, compiler: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+        self.build(source, compiler, "c++", flags, libraries)
+    }
+
+    fn build(&self, source: &str, compiler: &str, language: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+        let name = [source, language, compiler].into_iter().chain(flags.iter().copied()).collect::<Vec<_>>().join("-");
+        let program = self.path().join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         let output = Command::new(compiler)
-            .args([
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Wconversion",
-                "-Wshadow",
-                "-Werror",
-                "-g",
-                "-O1",
-                "-x",
-                language,
-            ])
-            .arg(format!("-std={standard}"))
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-x", language])
+            .args(flags)
             .arg("-I")
             .arg(root().join("include"))
             .arg(root().join(source))
@@ -136,7 +143,7 @@ impl Bench {
             .args(["-ltrafficgpt", "-lpthread", "-ldl"])
             .args(libraries)
             .output()
-            .expect("a C and a C++ compiler are needed, as cc and c++");
+            .unwrap_or_else(|error| panic!("{compiler}, a C or C++ compiler, is needed: {error}"));
         assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
         program
     }
