@@ -42,7 +42,8 @@
  *   The others are frozen. Reserved fields must be 0.
  *
  * FORK
- *   Until a model is opened no thread is started and no runtime is loaded: fork before that.
+ *   Until a model is opened no thread is started and no runtime is loaded: fork before that. With `engine` native and
+ *   `threads` 1 no thread is ever started, and a fork may come later too.
  */
 
 /* SETTINGS, for tgpt_config_set: key (default), meaning
