@@ -4,6 +4,7 @@
 
 use crate::common::{TestBundle, random_bundle};
 use etherparse::PacketBuilder;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -127,8 +128,9 @@ impl Bench {
     }
 
     fn build(&self, source: &str, compiler: &str, language: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
-        let name = [source, language, compiler].into_iter().chain(flags.iter().copied()).collect::<Vec<_>>().join("-");
-        let program = self.path().join(name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let mut hasher = DefaultHasher::new();
+        (compiler, language, flags).hash(&mut hasher);
+        let program = self.path().join(format!("{}-{:x}", source.replace(['/', '.'], "_"), hasher.finish()));
         let output = Command::new(compiler)
             .args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-x", language])
             .args(flags)
