@@ -63,7 +63,9 @@ pub fn run(args: Args) -> Outcome {
         let message = format!("the quantizer to start from has scaler {theirs}; --scaler is {ours}");
         return Err(trafficgpt::Error::mismatch(message).into());
     }
-    let (histogram, sources) = args.packets.count(Part::Fitted, &mut progress)?;
+    let (histogram, mut sources) = args.packets.count(Part::Fitted, &mut progress)?;
+    // The same files give the same bytes, in whatever order they were named.
+    sources.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
     let interrupt = Interrupt::on_signals()?;
     let (points, dropped) = Columns::new(histogram, args.scaler)?;
     super::tell_dropped(dropped, &mut progress);
