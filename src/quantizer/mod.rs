@@ -4,7 +4,7 @@ pub mod codebook;
 mod envelope;
 pub mod kmeans;
 pub mod scaler;
-mod table;
+pub(crate) mod table;
 
 pub use codebook::Codebook;
 pub use scaler::Scaler;
@@ -39,6 +39,11 @@ impl Quantizer {
     /// The codebook.
     pub fn codebook(&self) -> &Codebook {
         &self.codebook
+    }
+
+    /// The table that does the encoding.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Number of packet tokens K.
