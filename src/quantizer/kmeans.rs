@@ -1,18 +1,21 @@
-//! Fitting a codebook: exact Lloyd iterations (Lloyd, 1982) from k-means++ seeds (Arthur and Vassilvitskii, 2007).
+//! Fitting a codebook: exact Lloyd iterations (Lloyd, 1982) from k-means++ seeds.
 //!
-//! Equal points are merged into one that carries their weight: sizes are whole bytes and times are coarse, so real
-//! traffic shrinks several times. The result depends neither on the order of the packets nor on the number of threads.
+//! The points lie in columns of one size with running sums, and on each column the envelope of the centroids says which
+//! stretch is nearest to which. An iteration therefore sums stretches, not points: its cost goes with the number of
+//! Voronoi cells that the columns cross, about K times the square root of K or less, and not with the number of packets.
+//! The result depends neither on the order of the packets nor on the number of threads.
 
 use super::codebook::Codebook;
-use super::scaler::{Point, Scaler};
+use super::columns::Columns;
+use super::envelope::{Envelope, Sites};
+use super::scaler::Point;
+use super::seeds;
 use crate::error::{Error, Kind, Result};
-use crate::packet::Packet;
-use crate::random::Stream;
 use rayon::prelude::*;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
-/// Points whose sums one task takes; fixed, so that rounding does not depend on the number of threads.
-const CHUNK: usize = 1 << 14;
+/// Columns whose sums one task takes; fixed, so that rounding does not depend on the number of threads.
+const PART: usize = 256;
 
 /// How to fit.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +24,8 @@ pub struct Options {
     pub k: usize,
     /// Seed of the k-means++ draws.
     pub seed: u64,
+    /// Candidates for each seed, of which the best is taken; 1 is plain k-means++.
+    pub trials: usize,
     /// Most Lloyd iterations.
     pub max_iterations: usize,
     /// Stop when an iteration lowers the inertia by less than this share of it; 0 goes on until nothing moves.
@@ -29,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { k: 1024, seed: 0, max_iterations: 300, tolerance: 1e-4 }
+        Self { k: 1024, seed: 0, trials: 4, max_iterations: 300, tolerance: 1e-4 }
     }
 }
 
@@ -46,44 +51,11 @@ pub struct Fit {
     pub converged: bool,
 }
 
-/// Distinct points with the number of packets at each.
-#[derive(Clone, Debug, Default)]
-pub struct WeightedPoints {
-    points: Vec<Point>,
-    weights: Vec<f64>,
-}
-
-impl WeightedPoints {
-    /// The points of `packets` through `scaler`. Refuses packets whose time is not finite or negative.
-    pub fn new(packets: impl IntoIterator<Item = Packet>, scaler: Scaler) -> Result<Self> {
-        let mut points = Vec::new();
-        for (i, packet) in packets.into_iter().enumerate() {
-            packet.check().map_err(|e| e.at(format_args!("packet {i}")))?;
-            points.push(scaler.point(packet));
-        }
-        points.par_sort_unstable_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
-        let mut out = Self::default();
-        for run in points.chunk_by(|a, b| a == b) {
-            out.points.push(run[0]);
-            out.weights.push(run.len() as f64);
-        }
-        Ok(out)
-    }
-
-    /// Number of distinct points.
-    pub fn len(&self) -> usize {
-        self.points.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.points.is_empty()
-    }
-}
-
-/// Fits `options.k` centroids to `data`. `progress` sees each iteration's number and inertia and may stop the fit.
+/// Fits `options.k` centroids to `data`, from those of `start` where it is given, which must be as many. `progress` sees
+/// each iteration's number and inertia and may stop the fit.
 pub fn fit(
-    data: &WeightedPoints,
+    data: &Columns,
+    start: Option<&Codebook>,
     options: &Options,
     progress: &mut dyn FnMut(usize, f64) -> ControlFlow<()>,
 ) -> Result<Fit> {
@@ -93,120 +65,176 @@ pub fn fit(
             "k is {k}; it must be in 1..={n}, the number of distinct packets: lower k or give more flows"
         )));
     }
-    let mut codebook = Codebook::new(seed_centroids(data, k, options.seed))?;
+    let mut codebook = match start {
+        None => rounded(seeds::draw(data, k, options.trials, options.seed))?,
+        Some(start) if start.len() == k => start.clone(),
+        Some(start) => {
+            return Err(Error::mismatch(format!("k is {k}, but the codebook to start from has {}", start.len())));
+        }
+    };
     let mut last = f64::INFINITY;
     for iteration in 1..=options.max_iterations.max(1) {
-        let assignment = assign(data, &codebook);
+        let assignment = Assignment::new(data, &codebook);
         let inertia = assignment.inertia;
         if progress(iteration, inertia).is_break() {
             return Err(Error::new(Kind::Interrupted, format!("stopped after {iteration} iterations of k-means")));
         }
         // An inertia of 0 cannot be improved, and would make the relative test divide by itself.
         let converged = inertia == 0.0 || last - inertia <= options.tolerance * inertia;
-        let moved = assignment.means(data, &codebook);
-        let settled = moved.as_slice() == codebook.centroids();
+        let moved = assignment.means(data, &codebook)?;
+        let settled = moved.centroids() == codebook.centroids();
         if converged || settled || iteration == options.max_iterations.max(1) {
             return finish(data, moved, iteration, converged || settled);
         }
-        codebook = Codebook::new(moved)?;
+        codebook = moved;
         last = inertia;
     }
     unreachable!("the last iteration returns")
 }
 
 /// Orders the centroids, so that token ids mean something to a reader, and measures what they give.
-fn finish(data: &WeightedPoints, mut centroids: Vec<[f32; 2]>, iterations: usize, converged: bool) -> Result<Fit> {
+fn finish(data: &Columns, codebook: Codebook, iterations: usize, converged: bool) -> Result<Fit> {
+    let mut centroids = codebook.centroids().to_vec();
     centroids.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
     let codebook = Codebook::new(centroids)?;
-    let inertia = assign(data, &codebook).inertia;
+    let inertia = Assignment::new(data, &codebook).inertia;
     Ok(Fit { codebook, inertia, iterations, converged })
 }
 
-/// k-means++: each next seed is a point drawn with probability proportional to weight times squared distance.
-fn seed_centroids(data: &WeightedPoints, k: usize, seed: u64) -> Vec<[f32; 2]> {
-    let mut draws = Stream::new(seed, 0);
-    let mut mass: Vec<f64> = data.weights.clone();
-    let mut nearest = vec![f64::INFINITY; data.len()];
-    let mut centroids = Vec::with_capacity(k);
-    for _ in 0..k {
-        let i = draw(&mass, draws.uniform());
-        centroids.push(data.points[i].map(|v| v as f32));
-        let [x, y] = data.points[i];
-        nearest.par_iter_mut().zip(&mut mass).zip(&data.points).zip(&data.weights).with_min_len(CHUNK).for_each(
-            |(((nearest, mass), p), weight)| {
-                *nearest = nearest.min((p[0] - x).powi(2) + (p[1] - y).powi(2));
-                *mass = weight * *nearest;
-            },
-        );
-    }
-    centroids
+fn rounded(points: Vec<Point>) -> Result<Codebook> {
+    Codebook::new(points.into_iter().map(|point| point.map(|v| v as f32)).collect())
 }
 
-/// Index of the point in whose share of the total mass `u` falls; points without mass are never drawn while any has it.
-fn draw(mass: &[f64], u: f64) -> usize {
-    let sums: Vec<f64> = mass.par_chunks(CHUNK).map(|c| c.iter().sum()).collect();
-    let mut left = u * sums.iter().sum::<f64>();
-    for (chunk, sum) in sums.iter().enumerate() {
-        if left >= *sum {
-            left -= sum;
-            continue;
-        }
-        let begin = chunk * CHUNK;
-        for (i, m) in mass[begin..].iter().take(CHUNK).enumerate() {
-            left -= m;
-            if left < 0.0 {
-                return begin + i;
-            }
-        }
-    }
-    // Rounding left a remainder past the end: the last point that has mass.
-    mass.iter().rposition(|&m| m > 0.0).unwrap_or(0)
+/// The points that one centroid got.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    /// Packets.
+    pub weight: f64,
+    /// Weighted sum of the points.
+    sum: Point,
+    /// Weighted sum of squared distances to the centroid.
+    pub cost: f64,
 }
 
 /// Which points each centroid got, as sums.
-struct Assignment {
-    inertia: f64,
-    /// Per centroid: weight, weighted sum of each coordinate.
-    sums: Vec<[f64; 3]>,
-    /// Each point's weighted squared distance.
-    costs: Vec<f64>,
-}
-
-fn assign(data: &WeightedPoints, codebook: &Codebook) -> Assignment {
-    let nearest: Vec<(u32, f64)> =
-        data.points.par_iter().with_min_len(1024).map(|&p| codebook.nearest_with_distance(p)).collect();
-    let mut sums = vec![[0.0; 3]; codebook.len()];
-    let mut costs = vec![0.0; data.len()];
-    let mut inertia = 0.0;
-    for (i, &(token, distance)) in nearest.iter().enumerate() {
-        let (p, w) = (data.points[i], data.weights[i]);
-        let sum = &mut sums[token as usize];
-        *sum = [sum[0] + w, sum[1] + w * p[0], sum[2] + w * p[1]];
-        costs[i] = w * distance;
-        inertia += costs[i];
-    }
-    Assignment { inertia, sums, costs }
+pub struct Assignment {
+    /// Sum over packets of the squared distance to their centroid.
+    pub inertia: f64,
+    /// By token. Of equal centroids all but the first have nothing.
+    pub shares: Vec<Share>,
 }
 
 impl Assignment {
-    /// The new centroids. One that got no point moves to the point that costs most, so none stays empty.
-    fn means(mut self, data: &WeightedPoints, codebook: &Codebook) -> Vec<[f32; 2]> {
-        let mut centroids = codebook.centroids().to_vec();
-        for (centroid, sum) in centroids.iter_mut().zip(&self.sums) {
-            if sum[0] > 0.0 {
-                *centroid = [(sum[1] / sum[0]) as f32, (sum[2] / sum[0]) as f32];
-            } else if let Some(worst) = (0..data.len()).max_by(|&a, &b| self.costs[a].total_cmp(&self.costs[b])) {
-                *centroid = data.points[worst].map(|v| v as f32);
-                self.costs[worst] = 0.0;
+    /// Gives every point of `data` to its nearest centroid.
+    pub fn new(data: &Columns, codebook: &Codebook) -> Self {
+        let sites = sites(data, codebook);
+        let parts: Vec<Vec<Share>> = parts(data)
+            .map(|lines| {
+                let mut shares = vec![Share::default(); codebook.len()];
+                stretches(data, &sites, lines, &mut |column, rank, points| {
+                    let sums = data.sums(column, points.clone());
+                    let share = &mut shares[sites.token(rank) as usize];
+                    share.weight += sums.w;
+                    share.sum = [share.sum[0] + sums.w * data.xs[column], share.sum[1] + sums.wy];
+                    share.cost += data.cost(column, points, sites.point(rank));
+                });
+                shares
+            })
+            .collect();
+        let mut shares = vec![Share::default(); codebook.len()];
+        for part in &parts {
+            for (all, share) in shares.iter_mut().zip(part) {
+                all.weight += share.weight;
+                all.sum = [all.sum[0] + share.sum[0], all.sum[1] + share.sum[1]];
+                all.cost += share.cost;
             }
         }
-        centroids
+        Self { inertia: shares.iter().map(|share| share.cost).sum(), shares }
     }
+
+    /// The new centroids: the means. Those that got no point move to the points that cost most, so none stays empty.
+    fn means(&self, data: &Columns, codebook: &Codebook) -> Result<Codebook> {
+        let n_empty = self.shares.iter().filter(|share| share.weight == 0.0).count();
+        let mut worst = costliest(data, codebook, n_empty).into_iter();
+        let centroids = codebook.centroids().iter().zip(&self.shares).map(|(&centroid, share)| {
+            if share.weight > 0.0 {
+                share.sum.map(|sum| (sum / share.weight) as f32)
+            } else {
+                worst.next().map_or(centroid, |point| point.map(|v| v as f32))
+            }
+        });
+        Codebook::new(centroids.collect())
+    }
+}
+
+/// The `n` points that cost most at their nearest centroid, from the worst on.
+fn costliest(data: &Columns, codebook: &Codebook, n: usize) -> Vec<Point> {
+    if n == 0 {
+        return Vec::new();
+    }
+    let sites = sites(data, codebook);
+    let worst_first = |a: &(f64, Point), b: &(f64, Point)| {
+        b.0.total_cmp(&a.0).then(a.1[0].total_cmp(&b.1[0])).then(a.1[1].total_cmp(&b.1[1]))
+    };
+    let mut worst: Vec<(f64, Point)> = parts(data)
+        .flat_map_iter(|lines| {
+            let mut costs = Vec::new();
+            stretches(data, &sites, lines, &mut |column, rank, points| {
+                let cost = |point: usize| data.cost(column, point..point + 1, sites.point(rank));
+                costs.extend(points.map(|point| (cost(point), [data.xs[column], data.ys[point]])));
+                costs.sort_unstable_by(worst_first);
+                costs.truncate(n);
+            });
+            costs
+        })
+        .collect();
+    worst.sort_unstable_by(worst_first);
+    worst.truncate(n);
+    worst.into_iter().map(|(_, point)| point).collect()
+}
+
+fn sites(data: &Columns, codebook: &Codebook) -> Sites {
+    let reach = data.xs.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    Sites::new(codebook, reach)
+}
+
+fn parts(data: &Columns) -> impl IndexedParallelIterator<Item = Range<usize>> {
+    let n = data.xs.len();
+    (0..n.div_ceil(PART)).into_par_iter().map(move |part| part * PART..((part + 1) * PART).min(n))
+}
+
+/// Shows `visit` the column, the rank of the nearest centroid and the points of every stretch of `columns`.
+fn stretches(data: &Columns, sites: &Sites, columns: Range<usize>, visit: &mut dyn FnMut(usize, u32, Range<usize>)) {
+    let mut unlimited = usize::MAX;
+    let _ = sites.sweep(&data.xs[columns.clone()], &mut unlimited, &mut |line, Envelope { members, .. }| {
+        let column = columns.start + line;
+        let points = data.points(column);
+        let mut begin = points.start;
+        for (i, member) in members.iter().enumerate() {
+            let next = members.get(i + 1);
+            let end = next.map_or(points.end, |next| data.first_at_least(begin..points.end, next.border));
+            if end > begin {
+                visit(column, member.rank, begin..end);
+            }
+            begin = end;
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Packet;
+    use crate::quantizer::Scaler;
+    use crate::quantizer::histogram::Histogram;
+    use crate::random::Stream;
+    use proptest::prelude::*;
+
+    fn columns(packets: &[Packet], scaler: Scaler) -> Columns {
+        let mut histogram = Histogram::default();
+        histogram.add(packets).unwrap();
+        Columns::new(histogram, scaler).unwrap()
+    }
 
     fn blobs(n: usize) -> Vec<Packet> {
         let mut draws = Stream::new(3, 0);
@@ -220,15 +248,15 @@ mod tests {
     }
 
     fn fit_packets(packets: Vec<Packet>, k: usize) -> Result<Fit> {
-        let data = WeightedPoints::new(packets, Scaler::Log1pUs)?;
-        fit(&data, &Options { k, tolerance: 0.0, ..Options::default() }, &mut |_, _| ControlFlow::Continue(()))
+        let data = columns(&packets, Scaler::Log1pUs);
+        fit(&data, None, &Options { k, tolerance: 0.0, ..Options::default() }, &mut |_, _| ControlFlow::Continue(()))
     }
 
     #[test]
     fn three_blobs_give_three_centroids_and_falling_inertia() {
-        let data = WeightedPoints::new(blobs(3000), Scaler::Log1pUs).unwrap();
+        let data = columns(&blobs(3000), Scaler::Log1pUs);
         let mut seen = Vec::new();
-        let fit = fit(&data, &Options { k: 3, ..Options::default() }, &mut |_, inertia| {
+        let fit = fit(&data, None, &Options { k: 3, ..Options::default() }, &mut |_, inertia| {
             seen.push(inertia);
             ControlFlow::Continue(())
         })
@@ -258,17 +286,43 @@ mod tests {
 
     #[test]
     fn an_empty_cluster_moves_to_the_costliest_point() {
-        let data =
-            WeightedPoints::new([0, 10, 1000].map(|size| Packet { size, ipt_us: 0.0 }), Scaler::Log1pUs).unwrap();
+        let data = columns(&[0, 10, 1000].map(|size| Packet { size, ipt_us: 0.0 }), Scaler::Log1pUs);
         let codebook = Codebook::new(vec![[0.0, 0.0], [0.0, 9.0]]).unwrap();
-        let moved = assign(&data, &codebook).means(&data, &codebook);
-        assert_eq!(moved[1], [(1000.0 / 1500.0) as f32, 0.0]);
+        let moved = Assignment::new(&data, &codebook).means(&data, &codebook).unwrap();
+        assert_eq!(moved.centroids()[1], [(1000.0 / 1500.0) as f32, 0.0]);
     }
 
     #[test]
-    fn a_packet_that_cannot_be_is_refused_by_number() {
-        let packets = [Packet { size: 1, ipt_us: 0.0 }, Packet { size: 1, ipt_us: f32::NAN }];
-        let error = WeightedPoints::new(packets, Scaler::Log1pUs).unwrap_err();
-        assert!(error.message().contains("packet 1"), "{error}");
+    fn a_fit_goes_on_from_a_codebook_of_the_same_size_only() {
+        let data = columns(&blobs(3000), Scaler::Log1pUs);
+        let go = |start: &Codebook, k| {
+            fit(&data, Some(start), &Options { k, ..Options::default() }, &mut |_, _| ControlFlow::Continue(()))
+        };
+        let three = fit_packets(blobs(3000), 3).unwrap();
+        let again = go(&three.codebook, 3).unwrap();
+        assert_eq!(again.codebook.centroids(), three.codebook.centroids());
+        assert!(again.iterations <= 2);
+        assert!(go(&three.codebook, 4).unwrap_err().message().contains("3"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// The sums of one assignment, against giving each packet to its nearest centroid.
+        #[test]
+        fn an_assignment_is_that_of_each_packet_alone(
+            packets in prop::collection::vec((-1500i32..1500, 0u8..8), 1..400),
+            grid in prop::collection::vec((-6i8..6, 0i8..8), 1..40),
+        ) {
+            let packets: Vec<Packet> =
+                packets.iter().map(|&(size, e)| Packet { size: size / 10 * 10, ipt_us: 10f32.powi(e.into()) - 1.0 }).collect();
+            let codebook = Codebook::new(grid.iter().map(|&(x, y)| [f32::from(x) / 5.0, f32::from(y)]).collect()).unwrap();
+            for scaler in [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms] {
+                let assignment = Assignment::new(&columns(&packets, scaler), &codebook);
+                let inertia: f64 = packets.iter().map(|&p| codebook.nearest_with_distance(scaler.point(p)).1).sum();
+                prop_assert!((assignment.inertia - inertia).abs() <= 1e-9 * (1.0 + inertia));
+                let total: f64 = assignment.shares.iter().map(|share| share.weight).sum();
+                prop_assert_eq!(total, packets.len() as f64);
+            }
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Packets ↔ tokens: the exact nearest centroid of a K-means codebook, seen through a scaler.
 
 pub mod codebook;
+pub mod columns;
 mod envelope;
+pub mod histogram;
 pub mod kmeans;
 pub mod scaler;
+mod seeds;
 pub(crate) mod table;
 
 pub use codebook::Codebook;

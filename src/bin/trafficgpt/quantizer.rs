@@ -4,7 +4,9 @@ use crate::exit::Outcome;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use trafficgpt::quantizer::kmeans::{self, Options, WeightedPoints};
+use trafficgpt::quantizer::columns::Columns;
+use trafficgpt::quantizer::histogram::Histogram;
+use trafficgpt::quantizer::kmeans::{self, Options};
 use trafficgpt::quantizer::{Quantizer, Scaler};
 use trafficgpt::train::dataset;
 use trafficgpt::train::interrupt::Interrupt;
@@ -71,11 +73,14 @@ fn fit(args: FitArgs) -> Outcome {
     progress.line("reading flows");
     let (packets, sources) = dataset::training_packets(&args.flows, &args.exclude)?;
     let n = packets.len();
-    let points = WeightedPoints::new(packets, args.scaler)?;
+    let mut histogram = Histogram::default();
+    histogram.add(&packets)?;
+    let points = Columns::new(histogram, args.scaler)?;
     progress.line(&format!("{n} packets, {} of them different; fitting {} centroids", points.len(), args.k));
-    let options = Options { k: args.k, seed: args.seed, max_iterations: args.iterations, tolerance: args.tolerance };
+    let options =
+        Options { k: args.k, seed: args.seed, trials: 4, max_iterations: args.iterations, tolerance: args.tolerance };
     progress.begin("k-means", None);
-    let fit = kmeans::fit(&points, &options, &mut |_, inertia| {
+    let fit = kmeans::fit(&points, None, &options, &mut |_, inertia| {
         progress.note(format!("inertia {inertia:.4}"));
         progress.advance(1);
         if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
