@@ -152,6 +152,7 @@ fn failure(what: &str, code: CUresult, words: &str) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::print_stdout, reason = "says why a test was skipped")]
 mod tests {
     use super::*;
 

@@ -15,3 +15,12 @@ mod geometry;
 mod module;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 pub mod quantizer;
+#[allow(unsafe_code, reason = "kernels take pointers")]
+mod sums;
+
+#[cfg(test)]
+mod checks;
+#[cfg(test)]
+mod on_cpu;
+#[cfg(test)]
+mod on_gpu;

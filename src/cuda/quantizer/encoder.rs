@@ -127,15 +127,15 @@ impl Encoder {
 }
 
 /// `kernels/encode.cu`.
-pub(super) struct EncodeKernel(CudaFunction);
+pub(in crate::cuda) struct EncodeKernel(CudaFunction);
 
 impl EncodeKernel {
-    pub(super) fn load(device: &Device) -> Result<Self> {
+    pub(in crate::cuda) fn load(device: &Device) -> Result<Self> {
         module::ENCODE.load(device).map(Self)
     }
 
     /// Encodes the first `n` of `packets` to `tokens`, with an account of it in `report`.
-    pub(super) fn launch(
+    pub(in crate::cuda) fn launch(
         &self,
         device: &Device,
         packets: &CudaSlice<u32>,
@@ -165,7 +165,7 @@ impl EncodeKernel {
 
 /// What `encode` says of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report {
+pub(in crate::cuda) struct Report {
     /// Index of the first packet whose time is negative or not finite.
     pub first_illegal: Option<usize>,
     /// Packets whose token is [`SEARCH`], the illegal ones among them.
@@ -174,7 +174,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Waits for the kernel that writes `report`.
-    pub(super) fn read(device: &Device, report: &CudaSlice<u32>) -> Result<Self> {
+    pub(in crate::cuda) fn read(device: &Device, report: &CudaSlice<u32>) -> Result<Self> {
         let mut words = [0; 2];
         device.run("encoding", |stream| {
             stream.memcpy_dtoh(report, &mut words)?;

@@ -6,15 +6,13 @@ use super::lookup::Lookup;
 use super::packets::{CHUNK, Chunk, Packets};
 use crate::cuda::device::Device;
 use crate::cuda::fixed::{Moments, Share, TimeScale};
-use crate::cuda::geometry::{self, TILE};
-use crate::cuda::module;
+use crate::cuda::sums::{Accumulate, SumSquares};
 use crate::error::{Error, Result};
 use crate::packet::Packet;
 use crate::quantizer::kmeans::{Fit, Options};
 use crate::quantizer::table::SEARCH;
 use crate::quantizer::{Codebook, Scaler};
-use crate::tokens::Token;
-use cudarc::driver::{CudaFunction, CudaSlice, PushKernelArg};
+use cudarc::driver::CudaSlice;
 use std::ops::ControlFlow;
 
 /// Fits a codebook to `packets`, seen through `scaler`, by exact Lloyd iterations from the centroids of `start`, on the
@@ -52,7 +50,7 @@ struct DeviceAssign<'a> {
     scaler: Scaler,
     scale: TimeScale,
     encode: EncodeKernel,
-    accumulate: CudaFunction,
+    accumulate: Accumulate,
     tokens: CudaSlice<u32>,
     report: CudaSlice<u32>,
 }
@@ -70,17 +68,17 @@ impl<'a> DeviceAssign<'a> {
             scaler,
             scale: TimeScale::of(scaler),
             encode: EncodeKernel::load(device)?,
-            accumulate: module::ACCUMULATE.load(device)?,
+            accumulate: Accumulate::load(device)?,
             tokens,
             report,
         })
     }
 
     fn moments(&self) -> Result<Moments> {
-        let kernel = module::MOMENTS.load(self.device)?;
+        let kernel = SumSquares::load(self.device)?;
         let mut all = Moments::default();
         for Chunk { packets, len } in self.chunks {
-            all.add_sums(*len as u64, moments(self.device, &kernel, packets, *len, &self.scale)?);
+            all.add_sums(*len as u64, kernel.run(self.device, packets, *len, &self.scale)?);
         }
         Ok(all)
     }
@@ -107,8 +105,7 @@ impl Assign for DeviceAssign<'_> {
         for chunk in self.chunks {
             let Chunk { packets, len } = chunk;
             self.encode.launch(self.device, packets, *len, &lookup, &mut self.tokens, &mut self.report)?;
-            let sums =
-                accumulate(self.device, &self.accumulate, packets, &self.tokens, *len, codebook.len(), &self.scale)?;
+            let sums = self.accumulate.run(self.device, packets, &self.tokens, *len, codebook.len(), &self.scale)?;
             shares.iter_mut().zip(sums).for_each(|(share, sums)| share.add_sums(sums));
             if Report::read(self.device, &self.report)?.undecided > 0 {
                 self.decide(chunk, codebook, &mut shares)?;
@@ -116,61 +113,4 @@ impl Assign for DeviceAssign<'_> {
         }
         Ok(shares)
     }
-}
-
-/// Sums `n` packets by their tokens below `k`, with `kernels/accumulate.cu`.
-fn accumulate(
-    device: &Device,
-    kernel: &CudaFunction,
-    packets: &CudaSlice<u32>,
-    tokens: &CudaSlice<Token>,
-    n: usize,
-    k: usize,
-    scale: &TimeScale,
-) -> Result<Vec<[u64; 3]>> {
-    let grid = geometry::launch(n, TILE)?;
-    if packets.len() < 2 * n || tokens.len() < n {
-        return Err(Error::mismatch(format!("{n} packets do not fit the buffers of the device")));
-    }
-    let (n, k) = (n as u32, k as u32);
-    let mut host = vec![[0; 3]; k as usize];
-    device.run("summing packets", |stream| {
-        let mut sums: CudaSlice<u64> = stream.alloc_zeros(3 * k as usize)?;
-        let mut launch = stream.launch_builder(kernel);
-        launch.arg(packets).arg(tokens).arg(&n).arg(&k).arg(&scale.unit).arg(&scale.offset).arg(&scale.last_zero);
-        launch.arg(&mut sums);
-        // SAFETY: the arguments are those of the kernel, in order and type (module.rs tests the list). It reads `n`
-        // packets and tokens, which are there as checked above, and writes the three sums of tokens below `k` only.
-        unsafe { launch.launch(grid) }?;
-        stream.memcpy_dtoh(&sums, bytemuck::cast_slice_mut::<[u64; 3], u64>(&mut host))?;
-        stream.synchronize()
-    })?;
-    Ok(host)
-}
-
-/// Sums the squares of `n` packets, with `kernels/moments.cu`.
-fn moments(
-    device: &Device,
-    kernel: &CudaFunction,
-    packets: &CudaSlice<u32>,
-    n: usize,
-    scale: &TimeScale,
-) -> Result<[u64; 5]> {
-    let grid = geometry::launch(n, TILE)?;
-    if packets.len() < 2 * n {
-        return Err(Error::mismatch(format!("{n} packets do not fit the buffers of the device")));
-    }
-    let n = n as u32;
-    let mut host = [0; 5];
-    device.run("summing squares", |stream| {
-        let mut sums: CudaSlice<u64> = stream.alloc_zeros(5)?;
-        let mut launch = stream.launch_builder(kernel);
-        launch.arg(packets).arg(&n).arg(&scale.unit).arg(&scale.offset).arg(&scale.last_zero).arg(&mut sums);
-        // SAFETY: the arguments are those of the kernel, in order and type (module.rs tests the list). It reads `n`
-        // packets, which are there as checked above, and writes five sums.
-        unsafe { launch.launch(grid) }?;
-        stream.memcpy_dtoh(&sums, &mut host)?;
-        stream.synchronize()
-    })?;
-    Ok(host)
 }

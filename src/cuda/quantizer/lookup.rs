@@ -16,7 +16,7 @@ type Step = [u32; 2];
 
 /// Columns, buckets and steps, as in [`Table`].
 #[derive(Debug)]
-pub(super) struct Lookup {
+pub(in crate::cuda) struct Lookup {
     pub columns: Vec<Column>,
     pub buckets: Vec<u32>,
     pub steps: Vec<Step>,
@@ -24,14 +24,14 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// The whole of `table`.
-    pub(super) fn of(table: &Table) -> Self {
+    pub(in crate::cuda) fn of(table: &Table) -> Self {
         let Arrays { columns, buckets, .. } = table.arrays();
         Self { columns: columns.to_vec(), buckets: buckets.to_vec(), steps: steps(table).collect() }
     }
 
     /// The columns of `sizes`, which rise and lie within ±65,535, built on all threads. Packets of other sizes are left
     /// undecided.
-    pub(super) fn of_sizes(scaler: Scaler, codebook: &Codebook, sizes: &[i32]) -> Self {
+    pub(in crate::cuda) fn of_sizes(scaler: Scaler, codebook: &Codebook, sizes: &[i32]) -> Self {
         let parts: Vec<(&[i32], Table)> = sizes
             .par_chunks(sizes.len().div_ceil(PARTS).max(1))
             .map(|sizes| (sizes, Table::of_sizes(scaler, codebook, [sizes.to_vec()])))
@@ -53,7 +53,7 @@ impl Lookup {
     }
 
     /// Copies it to `device`.
-    pub(super) fn upload(&self, device: &Device) -> Result<DeviceLookup> {
+    pub(in crate::cuda) fn upload(&self, device: &Device) -> Result<DeviceLookup> {
         device.run("copying the quantizer's table", |stream| {
             Ok(DeviceLookup {
                 columns: stream.clone_htod::<u32, _>(bytemuck::cast_slice(&self.columns))?,
@@ -70,7 +70,7 @@ fn steps(table: &Table) -> impl Iterator<Item = Step> + '_ {
 }
 
 /// A [`Lookup`] in the device's memory.
-pub(super) struct DeviceLookup {
+pub(in crate::cuda) struct DeviceLookup {
     pub columns: CudaSlice<u32>,
     pub buckets: CudaSlice<u32>,
     pub steps: CudaSlice<u32>,

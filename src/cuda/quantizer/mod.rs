@@ -8,10 +8,10 @@
 //! that occur: tens of milliseconds on two cores, which is what an iteration takes. So start from a codebook that is good
 //! already, one fitted on the CPU to a sample of the flows: then few iterations are left.
 
-mod encoder;
+pub(super) mod encoder;
 mod fit;
 mod lloyd;
-mod lookup;
+pub(super) mod lookup;
 mod packets;
 
 pub use encoder::{Batch, Encoder};
