@@ -8,6 +8,10 @@
  *   tgpt_worker_new             once per thread
  *   tgpt_classify               as often as there are flows: batches are much faster than single ones
  *   tgpt_*_free                 in any order
+ *   In a data path, instead of worker and classify:
+ *   tgpt_flows_new              once per core
+ *   tgpt_flows_push             every burst of packets
+ *   tgpt_flows_poll             between bursts: verdicts
  *
  * STATUS AND ERRORS
  *   A call that can fail returns a tgpt_status: 0, or a negative TGPT_E_*. Its last argument takes the details, as code
@@ -50,7 +54,19 @@
  *   meter.active_timeout (0): seconds after its first packet at which a flow of a capture is ended; 0: never
  *   meter.n_packets (126): packets of a flow that are kept, 1..=65536; models read 126 at most
  *   meter.max_flows (1048576): flows tracked at once, 1..=67108864; one more ends the one idle the longest
- *   meter.tunnel (inner): which packet of a tunnelled one is metered: inner or outer
+ *   meter.tunnel (inner): which packet of a tunnelled one is metered, in captures and in frames: inner or outer
+ *   flows.max_flows (65536): flows that a streaming table tracks at once, 1..=67108864; all memory is taken when it is
+ *       made, 150 bytes a flow at 32 packets
+ *   flows.memory (0): bytes that a streaming table may take, with K, M or G for powers of 1024; it then tracks as many
+ *       flows as fit; 0: as flows.max_flows says
+ *   flows.counts (4,8,16,32): packet counts at which a flow is classified, rising, in 1..=126; the last is how many
+ *       packets are kept
+ *   flows.confidence (0.95): a verdict with at least this probability is the flow's last; more than 0, at most 1
+ *   flows.min_packets (2): a flow that ends with fewer packets gets no verdict, 1..=65536
+ *   flows.idle_timeout (60): seconds without a packet after which a flow of a streaming table has ended; more than 0
+ *   flows.active_timeout (60): seconds after its first packet at which a flow of a streaming table is ended; 0: never
+ *   flows.when_full (evict): what a full streaming table does with a new flow: evict (one that is idle gives way to it)
+ *       or refuse
  */
 
 #ifndef TRAFFICGPT_H
@@ -87,6 +103,47 @@
 #define TGPT_UNKNOWN UINT32_MAX
 
 /**
+ * In tgpt_sampling.flags: a drawn token becomes one of the packets that it stands for, not always the same one, its
+ * centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
+ */
+#define TGPT_SAMPLE_PACKETS 1
+
+/**
+ * The flow reached one of the packet counts.
+ */
+#define TGPT_REASON_COUNT 1
+
+/**
+ * It reached one, and the label's probability the threshold.
+ */
+#define TGPT_REASON_CONFIDENT 2
+
+/**
+ * Its TCP connection is over: FINs of both sides, or a RST.
+ */
+#define TGPT_REASON_TCP_END 3
+
+/**
+ * No packet came for the idle timeout.
+ */
+#define TGPT_REASON_IDLE 4
+
+/**
+ * The active timeout passed since its first packet.
+ */
+#define TGPT_REASON_ACTIVE 5
+
+/**
+ * It gave way to a new flow in a full table.
+ */
+#define TGPT_REASON_EVICTED 6
+
+/**
+ * The table was flushed.
+ */
+#define TGPT_REASON_FLUSHED 7
+
+/**
  * The flows of a capture file, metered and in memory. Immutable, shared by any threads.
  */
 typedef struct tgpt_capture tgpt_capture;
@@ -105,6 +162,22 @@ typedef struct tgpt_config tgpt_config;
  * The root of everything that runs: settings, threads, runtimes, hooks. One per process is enough; several are legal.
  */
 typedef struct tgpt_context tgpt_context;
+
+/**
+ * The streaming table of a data path: packets in, verdicts out. Make one per core or RSS queue, and send both directions
+ * of a flow to the same one.
+ *
+ * A flow becomes due for a verdict when it has as many packets as one of `flows.counts`, and when it ends: by FINs of
+ * both sides or a RST, by idle or active timeout in packet time, by eviction, by a flush. A verdict at a count rests on
+ * exactly that many of the flow's first packets, however late the poll; of several counts reached by then, only the last
+ * is looked at. Every flow of at least `flows.min_packets` gets exactly one final verdict: at the last count, at one
+ * where the label's probability reaches `flows.confidence`, or when it ends.
+ *
+ * All memory of the table is taken when it is made; only tgpt_flows_poll uses more, for the network's scratch. A push
+ * allocates nothing, waits for nobody and makes no system call. tgpt_flows_poll runs the network on the calling thread:
+ * `cap` bounds how long.
+ */
+typedef struct tgpt_flows tgpt_flows;
 
 /**
  * Makes flows like those it was trained on. Immutable, shared by any threads; the weights are held once.
@@ -265,7 +338,7 @@ typedef struct tgpt_sampling {
    */
   float temperature;
   /**
-   * 0.
+   * TGPT_SAMPLE_PACKETS, or 0.
    */
   uint32_t flags;
   /**
@@ -273,6 +346,148 @@ typedef struct tgpt_sampling {
    */
   uint64_t reserved[4];
 } tgpt_sampling;
+
+/**
+ * One packet as the data path saw it. Frozen: 64 bytes, no padding.
+ *
+ * A flow is all packets between the same two ends (address and port), with the same protocol and zone, whoever sends;
+ * the client is who sent its first. Who has flow keys of its own writes the key into both addresses, and 0 and 1 into
+ * the ports for the two sides, sender first; protocol and flags as they are, or 0.
+ */
+typedef struct tgpt_observation {
+  /**
+   * When it was seen, in nanoseconds of any clock that all packets of the table share.
+   */
+  uint64_t ts_ns;
+  /**
+   * Address of the sender, in network order; IPv4 as ::ffff:a.b.c.d.
+   */
+  uint8_t src[16];
+  /**
+   * Address of the receiver.
+   */
+  uint8_t dst[16];
+  /**
+   * Port of the sender in host order; 0 where the protocol has none.
+   */
+  uint16_t src_port;
+  /**
+   * Port of the receiver.
+   */
+  uint16_t dst_port;
+  /**
+   * Length of the IP packet in bytes.
+   */
+  uint32_t size;
+  /**
+   * Part of the flow's identity: a tenant, VLAN or VRF whose addresses others may use too; 0 where there is one.
+   */
+  uint32_t zone;
+  /**
+   * IP protocol number: 6 is TCP, 17 is UDP.
+   */
+  uint8_t protocol;
+  /**
+   * TCP's flags, FIN the lowest bit; 0 of other protocols.
+   */
+  uint8_t tcp_flags;
+  /**
+   * 0.
+   */
+  uint8_t reserved[10];
+} tgpt_observation;
+
+/**
+ * What a data path knows of a frame besides its bytes. Frozen: 16 bytes, no padding.
+ */
+typedef struct tgpt_frame_info {
+  /**
+   * When it was seen, in nanoseconds of any clock that all packets of the table share.
+   */
+  uint64_t ts_ns;
+  /**
+   * Bytes of it that are there; the headers are enough.
+   */
+  uint32_t captured;
+  /**
+   * Its length on the wire, not less than `captured`.
+   */
+  uint32_t wire_len;
+} tgpt_frame_info;
+
+/**
+ * What a flow is. Frozen: 80 bytes, no padding.
+ */
+typedef struct tgpt_verdict {
+  /**
+   * Address of the client, which sent the first packet, in network order; IPv4 as ::ffff:a.b.c.d.
+   */
+  uint8_t client[16];
+  /**
+   * Address of the server.
+   */
+  uint8_t server[16];
+  /**
+   * Time of the flow's first packet.
+   */
+  uint64_t start_ns;
+  /**
+   * The latest time of its packets so far.
+   */
+  uint64_t last_ns;
+  /**
+   * Its packets so far; stays at the largest number there is.
+   */
+  uint32_t n_packets;
+  /**
+   * The observations' zone.
+   */
+  uint32_t zone;
+  /**
+   * Its label, or TGPT_UNKNOWN where no probability reached the bundle's threshold.
+   */
+  uint32_t label;
+  /**
+   * The largest of the labels' calibrated probabilities.
+   */
+  float score;
+  /**
+   * Which classifier's label it is: 0 for the table's first, or what tgpt_flows_swap gave.
+   */
+  uint32_t epoch;
+  /**
+   * Port of the client in host order.
+   */
+  uint16_t client_port;
+  /**
+   * Port of the server.
+   */
+  uint16_t server_port;
+  /**
+   * IP protocol number.
+   */
+  uint8_t protocol;
+  /**
+   * 4 or 6.
+   */
+  uint8_t ip_version;
+  /**
+   * Why it was given: one of TGPT_REASON_*; new ones may come.
+   */
+  uint8_t reason;
+  /**
+   * 1 if no other verdict of this flow will come, else 0.
+   */
+  uint8_t is_final;
+  /**
+   * The label rests on this many of the flow's packets, its first.
+   */
+  uint8_t n_read;
+  /**
+   * 0.
+   */
+  uint8_t reserved[3];
+} tgpt_verdict;
 
 /**
  * Done.
@@ -334,6 +549,8 @@ typedef struct tgpt_sampling {
  * be freed; models are immutable and stay usable.
  */
 #define TGPT_E_PANIC -99
+
+
 
 #ifdef __cplusplus
 extern "C" {
@@ -528,6 +745,24 @@ tgpt_status tgpt_quantizer_decode(const struct tgpt_quantizer *quantizer,
                                   struct tgpt_error *error);
 
 /**
+ * A packet of each token, drawn from those that the token stands for: its size occurred among them, its time lies between
+ * times that did, and it has that token.
+ *
+ * `tokens`: `n` tokens, each less than tgpt_quantizer_n_tokens. `packets`: room for `n` packets. `seed`, `stream`: where
+ * the draws come from; token `i` gets draw `i` of that stream, so that equal arguments give equal packets.
+ * Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0; TGPT_E_MISMATCH where the bundle
+ * does not know the packets behind its centroids.
+ * Threads: any.
+ */
+tgpt_status tgpt_quantizer_decode_sampled(const struct tgpt_quantizer *quantizer,
+                                          const uint32_t *tokens,
+                                          size_t n,
+                                          uint64_t seed,
+                                          uint64_t stream,
+                                          struct tgpt_packet *packets,
+                                          struct tgpt_error *error);
+
+/**
  * Frees a quantizer; NULL is legal. No call may be using it.
  */
 void tgpt_quantizer_free(struct tgpt_quantizer *quantizer);
@@ -688,9 +923,159 @@ tgpt_status tgpt_generate(const struct tgpt_generator *generator,
                           struct tgpt_error *error);
 
 /**
+ * Scores flows by how likely the model is to generate them: what is unlike the traffic it has seen scores high.
+ *
+ * `class_id`: score the flows as flows of this class, less than tgpt_generator_n_classes; or TGPT_UNKNOWN: of any.
+ * `packets`, `offsets`, `n_flows`: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`, as in tgpt_classify. Of each
+ * flow as many packets count as tgpt_generator_max_packets; the first packets of a longer flow may be given.
+ * `nll`: room for `n_flows` values: the negative log-likelihood of a packet's token in nats, on average over the flow.
+ * Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
+ * not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
+ * Threads: any number on one generator, each with its own worker.
+ */
+tgpt_status tgpt_score(const struct tgpt_generator *generator,
+                       struct tgpt_worker *worker,
+                       uint32_t class_id,
+                       const struct tgpt_packet *packets,
+                       const uint64_t *offsets,
+                       size_t n_flows,
+                       float *nll,
+                       struct tgpt_error *error);
+
+/**
  * Frees a generator; NULL is legal. No call may be using it.
  */
 void tgpt_generator_free(struct tgpt_generator *generator);
+
+/**
+ * Makes a table whose flows `classifier` tells apart. The classifier may be freed before the table.
+ *
+ * `config`: NULL for defaults; its keys of flows say how large the table is and when a verdict is given, and
+ * `meter.tunnel` which packet of a frame counts.
+ * Writes the new handle to `*out`; free it with tgpt_flows_free.
+ * Errors: TGPT_E_NOMEM where there is no memory for so many flows; TGPT_E_MISMATCH for a classifier that reads fewer
+ * packets than the last of `flows.counts`, or whose codebook has more than 2^16 centroids; TGPT_E_INVALID for a NULL or
+ * a `flows.memory` that holds no flow; TGPT_E_BUSY where another thread is inside `config`.
+ * Threads: any.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_new(const struct tgpt_classifier *classifier,
+                           const struct tgpt_config *config,
+                           struct tgpt_flows **out,
+                           struct tgpt_error *error);
+
+/**
+ * Takes packets that the caller has parsed, in the order in which they were seen. Bursts of 32 or more are fastest.
+ *
+ * Every packet is taken: new flows for which there is no room are counted, not reported. A packet older than the latest
+ * of its flow is taken to have come with that one.
+ * `observations`: `n` packets.
+ * Errors: TGPT_E_INVALID for a NULL where `n` is not 0, or reserved bytes that are not 0: nothing is taken then;
+ * TGPT_E_BUSY where another thread is inside this table.
+ * Threads: one at a time per table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_push(struct tgpt_flows *flows,
+                            const struct tgpt_observation *observations,
+                            size_t n,
+                            struct tgpt_error *error);
+
+/**
+ * Takes frames as they came from the wire, in the order in which they were seen; the library finds the IP packet in them
+ * (VLAN, MPLS, PPPoE, IPv4, IPv6, tunnels).
+ *
+ * Frames without an IP packet that can be read are counted, not reported. Fragments join the flow that their first one
+ * names. The zone of all flows is 0.
+ * `link_type`: of all `n` frames, by the numbers of the tcpdump group's registry: 1 is Ethernet, 101 bare IP.
+ * `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`.
+ * Errors: TGPT_E_INVALID for a link type that is not supported, a NULL where there is something to read: nothing is
+ * taken then; TGPT_E_BUSY where another thread is inside this table.
+ * Threads: one at a time per table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_push_frames(struct tgpt_flows *flows,
+                                   uint32_t link_type,
+                                   const uint8_t *const *frames,
+                                   const struct tgpt_frame_info *infos,
+                                   size_t n,
+                                   struct tgpt_error *error);
+
+/**
+ * Number of flows that are due for a verdict, as of the last push or poll. 0 where `flows` is NULL.
+ *
+ * Threads: any, also while another is inside this table.
+ * Since: 0.1.0.
+ */
+size_t tgpt_flows_due(const struct tgpt_flows *flows);
+
+/**
+ * Ends flows whose time is over, runs the network over flows that are due, and writes their verdicts, in the order in
+ * which the flows became due.
+ *
+ * `now_ns`: the time, on the packets' clock, up to which all packets have been pushed; 0 takes the packets' own.
+ * `out`: room for `cap` verdicts; `*n` gets their number. Fewer than `cap`: no flow is due any more. With `cap` 0,
+ * flows are ended and none is classified.
+ * Errors: TGPT_E_RUNTIME from the engine: the flows stay due; TGPT_E_INVALID for a NULL; TGPT_E_BUSY where another
+ * thread is inside this table.
+ * Threads: one at a time per table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_poll(struct tgpt_flows *flows,
+                            uint64_t now_ns,
+                            struct tgpt_verdict *out,
+                            size_t cap,
+                            size_t *n,
+                            struct tgpt_error *error);
+
+/**
+ * Gives the table another classifier, while packets flow. The next poll takes it in; no packet and no verdict is lost.
+ *
+ * Where its codebook is that of the classifier before, all flows go on with it. Where it is another, flows already begun
+ * are finished by the classifier they began with and only new ones are given to this one. Up to four are kept that
+ * way; a fifth waits until the flows of one have ended, and gives way to one that is swapped in after it.
+ * `epoch`: NULL, or gets the number that its verdicts will carry, from 1. A label is to be read with the classifier of
+ * its verdict's epoch.
+ * Errors: TGPT_E_MISMATCH for a classifier that does not fit (see tgpt_flows_new); TGPT_E_INVALID for a NULL.
+ * Threads: any, also while another is inside this table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_swap(const struct tgpt_flows *flows,
+                            const struct tgpt_classifier *classifier,
+                            uint32_t *epoch,
+                            struct tgpt_error *error);
+
+/**
+ * Ends every flow: the polls after it give their final verdicts.
+ *
+ * Errors: TGPT_E_INVALID for a NULL; TGPT_E_BUSY where another thread is inside this table.
+ * Threads: one at a time per table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_flush(struct tgpt_flows *flows, struct tgpt_error *error);
+
+/**
+ * What the table has counted, as of the last push or poll: a JSON object of numbers, among them `packets`, `flows`,
+ * `flows_evicted`, `packets_refused`, `verdicts`, `flows_tracked`, `flows_due`, `max_flows`, and `memory` in bytes. New
+ * ones may come.
+ *
+ * `json`: room for `cap` bytes, for text in UTF-8 with a NUL behind it. `needed`: NULL, or gets the bytes that takes.
+ * Errors: TGPT_E_NOSPACE where `cap` is less than is needed: nothing but `*needed` is written; TGPT_E_INVALID for a
+ * NULL.
+ * Threads: any, also while another is inside this table.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_flows_stats(const struct tgpt_flows *flows,
+                             char *json,
+                             size_t cap,
+                             size_t *needed,
+                             struct tgpt_error *error);
+
+/**
+ * Frees a table, with the flows in it; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
+ */
+void tgpt_flows_free(struct tgpt_flows *flows);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::head::Linear;
 use crate::model::Model;
 use crate::packet::{Packet, Ragged};
+use crate::quantizer::Quantizer;
+use crate::tokens::Token;
 use crate::worker::{Scratch, Worker};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +50,16 @@ impl Classifier {
         &self.spec.labels
     }
 
+    /// What makes its tokens.
+    pub(crate) fn quantizer(&self) -> &Quantizer {
+        self.model.quantizer()
+    }
+
+    /// Packets of a flow that it reads at most.
+    pub(crate) fn max_packets(&self) -> usize {
+        self.model.max_packets()
+    }
+
     /// Length of an embedding.
     pub fn embedding_dim(&self) -> usize {
         self.model.engine().config().n_embd
@@ -62,6 +74,27 @@ impl Classifier {
         &self,
         worker: &mut Worker,
         flows: Ragged<'_, Packet>,
+        labels: &mut [u32],
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        self.label(worker, Input::Packets(flows), labels, scores)
+    }
+
+    /// As [`Self::classify`], of flows whose packets are tokens already.
+    pub(crate) fn classify_tokens(
+        &self,
+        worker: &mut Worker,
+        flows: Ragged<'_, Token>,
+        labels: &mut [u32],
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        self.label(worker, Input::Tokens(flows), labels, scores)
+    }
+
+    fn label(
+        &self,
+        worker: &mut Worker,
+        flows: Input<'_>,
         labels: &mut [u32],
         scores: Option<&mut [f32]>,
     ) -> Result<()> {
@@ -91,7 +124,9 @@ impl Classifier {
     pub fn embed(&self, worker: &mut Worker, flows: Ragged<'_, Packet>, out: &mut [f32]) -> Result<()> {
         check_room("embeddings", out.len(), flows.len().saturating_mul(self.embedding_dim()))?;
         worker.scratch.scores.clear();
-        self.for_each_embedding(worker, flows, |embedding, staged| staged.extend_from_slice(embedding))?;
+        self.for_each_embedding(worker, Input::Packets(flows), |embedding, staged| {
+            staged.extend_from_slice(embedding)
+        })?;
         out.copy_from_slice(&worker.scratch.scores);
         Ok(())
     }
@@ -101,7 +136,7 @@ impl Classifier {
     fn for_each_embedding(
         &self,
         worker: &mut Worker,
-        flows: Ragged<'_, Packet>,
+        flows: Input<'_>,
         mut consume: impl FnMut(&[f32], &mut Vec<f32>),
     ) -> Result<()> {
         let d = self.embedding_dim();
@@ -124,19 +159,30 @@ impl Classifier {
     }
 
     /// Fills `scratch.sequences` with the sequences of flows from `begin` on, up to a batch; returns the flow after.
-    fn fill(&self, flows: Ragged<'_, Packet>, begin: usize, scratch: &mut Scratch) -> Result<usize> {
+    fn fill(&self, flows: Input<'_>, begin: usize, scratch: &mut Scratch) -> Result<usize> {
         let vocabulary = self.model.vocabulary();
         let n_positions = self.model.engine().config().n_positions;
         scratch.sequences.clear();
         for i in begin..flows.len() {
-            let flow = flows.row(i);
-            self.model.encode(flow, &mut scratch.tokens).map_err(|e| e.at(format_args!("flow {i}")))?;
+            let n_packets = match flows {
+                Input::Packets(flows) => {
+                    let flow = flows.row(i);
+                    self.model.encode(flow, &mut scratch.tokens).map_err(|e| e.at(format_args!("flow {i}")))?;
+                    flow.len()
+                }
+                Input::Tokens(flows) => {
+                    let flow = flows.row(i);
+                    scratch.tokens.clear();
+                    scratch.tokens.extend_from_slice(&flow[..flow.len().min(self.max_packets())]);
+                    flow.len()
+                }
+            };
             let sequence = std::iter::once(vocabulary.bof).chain(scratch.tokens.iter().copied());
             match self.spec.pool {
                 // EOF comes after every packet and is left out of the mean, so it cannot change it.
                 Pool::Packets => scratch.sequences.push(sequence),
                 Pool::All => {
-                    let ended = (flow.len() == scratch.tokens.len()).then_some(vocabulary.eof);
+                    let ended = (n_packets == scratch.tokens.len()).then_some(vocabulary.eof);
                     let padding = std::iter::repeat(vocabulary.pad);
                     scratch.sequences.push(sequence.chain(ended).chain(padding).take(n_positions));
                 }
@@ -146,6 +192,22 @@ impl Classifier {
             }
         }
         Ok(flows.len())
+    }
+}
+
+/// Flows as they come: packets, or tokens of the classifier's own quantizer.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    Packets(Ragged<'a, Packet>),
+    Tokens(Ragged<'a, Token>),
+}
+
+impl Input<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Packets(flows) => flows.len(),
+            Self::Tokens(flows) => flows.len(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::engine::EngineChoice;
 use crate::error::{Error, Result};
+use crate::flows::{self, WhenFull};
 use crate::meter::{self, Tunnel};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,11 +26,19 @@ pub struct Settings {
     pub onnx_library: Option<PathBuf>,
     /// How captures become flows.
     pub meter: meter::Options,
+    /// How a streaming table is made.
+    pub flows: flows::Options,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { engine: EngineChoice::Auto, threads: 1, onnx_library: None, meter: meter::Options::default() }
+        Self {
+            engine: EngineChoice::Auto,
+            threads: 1,
+            onnx_library: None,
+            meter: meter::Options::default(),
+            flows: flows::Options::default(),
+        }
     }
 }
 
@@ -115,12 +124,100 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "meter.tunnel",
         default: "inner",
-        help: "which packet of a tunnelled one is metered: inner or outer",
+        help: "which packet of a tunnelled one is metered, in captures and in frames: inner or outer",
         set: |settings, value| {
             settings.meter.tunnel = match value {
                 "inner" => Tunnel::Inner,
                 "outer" => Tunnel::Outer,
                 _ => return Err(Error::invalid(format!("meter.tunnel is \"{value}\"; it must be inner or outer"))),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.max_flows",
+        default: "65536",
+        help: "flows that a streaming table tracks at once, 1..=67108864; all memory is taken when it is made, \
+               150 bytes a flow at 32 packets",
+        set: |settings, value| {
+            settings.flows.max_flows = integer("flows.max_flows", value, 1, flows::MAX_FLOWS)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.memory",
+        default: "0",
+        help: "bytes that a streaming table may take, with K, M or G for powers of 1024; it then tracks as many flows \
+               as fit; 0: as flows.max_flows says",
+        set: |settings, value| {
+            let bytes = bytes("flows.memory", value)?;
+            settings.flows.memory = (bytes > 0).then_some(bytes);
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.counts",
+        default: "4,8,16,32",
+        help: "packet counts at which a flow is classified, rising, in 1..=126; the last is how many packets are kept",
+        set: |settings, value| {
+            let counts: Option<Vec<u8>> = value.split(',').map(|n| n.trim().parse().ok()).collect();
+            let counts = counts.filter(|counts| flows::check_counts(counts).is_ok()).ok_or_else(|| {
+                wrong("flows.counts", value, "numbers with commas between them that rise, in 1..=126")
+            })?;
+            settings.flows.counts = counts;
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.confidence",
+        default: "0.95",
+        help: "a verdict with at least this probability is the flow's last; more than 0, at most 1",
+        set: |settings, value| {
+            settings.flows.confidence = match value.parse() {
+                Ok(p) if p > 0.0 && p <= 1.0 => p,
+                _ => return Err(wrong("flows.confidence", value, "a number above 0 and at most 1")),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.min_packets",
+        default: "2",
+        help: "a flow that ends with fewer packets gets no verdict, 1..=65536",
+        set: |settings, value| {
+            settings.flows.min_packets = integer("flows.min_packets", value, 1, MAX_PACKETS)? as u32;
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.idle_timeout",
+        default: "60",
+        help: "seconds without a packet after which a flow of a streaming table has ended; more than 0",
+        set: |settings, value| {
+            let timeout = seconds("flows.idle_timeout", value)?;
+            settings.flows.idle_timeout =
+                timeout.ok_or_else(|| Error::invalid("flows.idle_timeout is 0; it must be more"))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.active_timeout",
+        default: "60",
+        help: "seconds after its first packet at which a flow of a streaming table is ended; 0: never",
+        set: |settings, value| {
+            settings.flows.active_timeout = seconds("flows.active_timeout", value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "flows.when_full",
+        default: "evict",
+        help: "what a full streaming table does with a new flow: evict (one that is idle gives way to it) or refuse",
+        set: |settings, value| {
+            settings.flows.when_full = match value {
+                "evict" => WhenFull::Evict,
+                "refuse" => WhenFull::Refuse,
+                _ => return Err(wrong("flows.when_full", value, "evict or refuse")),
             };
             Ok(())
         },
@@ -143,6 +240,22 @@ fn integer(key: &str, value: &str, min: usize, max: usize) -> Result<usize> {
         Ok(n) if (min..=max).contains(&n) => Ok(n),
         _ => Err(Error::invalid(format!("{key} is \"{value}\"; it must be a whole number in {min}..={max}"))),
     }
+}
+
+fn wrong(key: &str, value: &str, must_be: &str) -> Error {
+    Error::invalid(format!("{key} is \"{value}\"; it must be {must_be}"))
+}
+
+/// A number of bytes: `1048576`, `1024K`, `1M`.
+fn bytes(key: &str, value: &str) -> Result<usize> {
+    let (digits, shift) = match value.char_indices().last() {
+        Some((end, 'K')) => (&value[..end], 10),
+        Some((end, 'M')) => (&value[..end], 20),
+        Some((end, 'G')) => (&value[..end], 30),
+        _ => (value, 0),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| wrong(key, value, "a number of bytes, with K, M or G behind it or without"))
 }
 
 /// A duration, or `None` for 0.
@@ -171,12 +284,21 @@ mod tests {
             ("meter.n_packets", "20"),
             ("meter.max_flows", "9"),
             ("meter.tunnel", "outer"),
+            ("flows.max_flows", "10"),
+            ("flows.memory", "3M"),
+            ("flows.counts", "2, 126"),
+            ("flows.confidence", "1"),
+            ("flows.min_packets", "1"),
+            ("flows.idle_timeout", "5"),
+            ("flows.active_timeout", "0"),
+            ("flows.when_full", "refuse"),
         ] {
             let before = settings.clone();
             settings.set(key, value).unwrap();
             assert_ne!(settings, before, "{key}");
         }
         assert_eq!(settings.meter.idle_timeout, Duration::from_millis(500));
+        assert_eq!((settings.flows.memory, &*settings.flows.counts), (Some(3 << 20), &[2, 126][..]));
         for key in KEYS {
             settings.set(key.name, key.default).unwrap();
         }
@@ -197,6 +319,19 @@ mod tests {
             ("meter.n_packets", "0"),
             ("meter.max_flows", ""),
             ("meter.tunnel", "x"),
+            ("flows.max_flows", "67108865"),
+            ("flows.memory", "1T"),
+            ("flows.memory", "99999999999G"),
+            ("flows.memory", "é"),
+            ("flows.counts", ""),
+            ("flows.counts", "8,4"),
+            ("flows.counts", "4,127"),
+            ("flows.confidence", "0"),
+            ("flows.confidence", "nan"),
+            ("flows.min_packets", "0"),
+            ("flows.idle_timeout", "0"),
+            ("flows.active_timeout", "-1"),
+            ("flows.when_full", "grow"),
         ] {
             let error = settings.set(key, value).unwrap_err();
             assert!(error.message().contains(key), "{error}");

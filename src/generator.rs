@@ -1,12 +1,12 @@
-//! Generator: flows drawn from the network, token by token.
+//! Generator: flows drawn from the network, token by token, and how likely given flows are to be drawn.
 
 use crate::context::Context;
 use crate::engine::EngineKind;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::packet::{Packet, Rows};
+use crate::packet::{Packet, Ragged, Rows};
 use crate::random::uniform;
-use crate::sampling::{Sampler, Sampling};
+use crate::sampling::{Decode, Sampler, Sampling, nll};
 use crate::tokens::Token;
 use crate::worker::Worker;
 use std::path::Path;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Flows decoded side by side. A flow that ends leaves its slot to the next one.
 const SLOTS: usize = 64;
+
+/// Tokens scored at a time.
+const TOKENS_PER_BATCH: usize = 2048;
 
 /// Most flows one call may ask for; longer runs go by [`Sampling::first_flow`].
 pub const MAX_FLOWS: usize = 1 << 24;
@@ -51,6 +54,11 @@ impl Generator {
         &self.classes
     }
 
+    /// Whether [`Decode::Sample`] can be asked for: whether the quantizer knows the packets behind its centroids.
+    pub fn can_sample_packets(&self) -> bool {
+        self.model.quantizer().spread().is_some()
+    }
+
     /// Most packets a generated flow can have.
     pub fn max_packets(&self) -> usize {
         self.model.max_packets()
@@ -66,7 +74,10 @@ impl Generator {
         out: &mut Rows<Packet>,
     ) -> Result<()> {
         sampling.check()?;
-        let first = self.first_token(sampling)?;
+        let first = self.first_token(sampling.class)?;
+        if sampling.decode == Decode::Sample {
+            self.model.quantizer().decode_sampled(&[], 0, 0, &mut [])?;
+        }
         if n_flows > MAX_FLOWS {
             return Err(Error::invalid(format!("{n_flows} flows asked for; a call gives at most {MAX_FLOWS}")));
         }
@@ -77,10 +88,15 @@ impl Generator {
         let finished = self.decode(worker, sampling, first, n_flows, max_packets)?;
         out.clear();
         let mut packets = Vec::with_capacity(max_packets);
-        for tokens in finished {
+        let quantizer = self.model.quantizer();
+        for (i, tokens) in finished.into_iter().enumerate() {
+            let flow = sampling.first_flow.wrapping_add(i as u64);
             packets.clear();
             packets.resize(tokens.len(), Packet { size: 0, ipt_us: 0.0 });
-            self.model.quantizer().decode(&tokens, &mut packets)?;
+            match sampling.decode {
+                Decode::Centroid => quantizer.decode(&tokens, &mut packets)?,
+                Decode::Sample => quantizer.decode_sampled(&tokens, sampling.seed, flow, &mut packets)?,
+            }
             // By definition; the centroid's time may be a little off.
             packets[0].ipt_us = 0.0;
             out.push(packets.iter().copied());
@@ -88,9 +104,58 @@ impl Generator {
         Ok(())
     }
 
-    fn first_token(&self, sampling: &Sampling) -> Result<Token> {
+    /// Scores each flow by its packets, as many as the network reads: the negative log-likelihood of one, in nats, on
+    /// average over the flow. It is that of [`Self::generate`] drawing these packets' tokens with default settings, for
+    /// flows of the class `class` or, with `None`, of any. Where a flow ends is not scored, so that the first packets
+    /// of a longer one may be given. `out` is `[flows.len()]`; nothing is written on error.
+    pub fn score(
+        &self,
+        worker: &mut Worker,
+        class: Option<u32>,
+        flows: Ragged<'_, Packet>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let first = self.first_token(class)?;
+        if out.len() != flows.len() {
+            return Err(Error::invalid(format!("{} scores are given for {} flows", out.len(), flows.len())));
+        }
         let vocabulary = self.model.vocabulary();
-        let Some(class) = sampling.class else { return Ok(vocabulary.bof) };
+        let (session, scratch) = worker.session(&self.model)?;
+        scratch.scores.clear();
+        let mut next = 0;
+        while next < flows.len() {
+            scratch.sequences.clear();
+            while next < flows.len() && scratch.sequences.as_ragged().total() < TOKENS_PER_BATCH {
+                self.model.encode(flows.row(next), &mut scratch.tokens).map_err(|e| e.at(format!("flow {next}")))?;
+                scratch.sequences.push(std::iter::once(first).chain(scratch.tokens.iter().copied()));
+                next += 1;
+            }
+            let sequences = scratch.sequences.as_ragged();
+            let tokens = sequences.values();
+            let is_first = |place: usize| sequences.offsets().binary_search(&(place as u64)).is_ok();
+            let value = |place: usize, logits: &[f32]| match tokens.get(place + 1) {
+                Some(&token) if token < vocabulary.n_packet_tokens => nll(logits, vocabulary, !is_first(place), token),
+                // Of the last token of a flow: what comes after it is not known.
+                _ => 0.0,
+            };
+            scratch.logits.resize(tokens.len(), 0.0);
+            session.read(sequences, &value, &mut scratch.logits)?;
+            for (row, span) in sequences.rows().zip(sequences.offsets().windows(2)) {
+                let sum: f64 = scratch.logits[span[0] as usize..span[1] as usize].iter().map(|&x| f64::from(x)).sum();
+                let mean = sum / (row.len() - 1) as f64;
+                if !mean.is_finite() {
+                    return Err(Error::format(format!("the network's logits are not finite (a score is {mean})")));
+                }
+                scratch.scores.push(mean as f32);
+            }
+        }
+        out.copy_from_slice(&scratch.scores);
+        Ok(())
+    }
+
+    fn first_token(&self, class: Option<u32>) -> Result<Token> {
+        let vocabulary = self.model.vocabulary();
+        let Some(class) = class else { return Ok(vocabulary.bof) };
         vocabulary.classes.get(class as usize).map(|c| c.1).ok_or_else(|| {
             let n = self.classes.len();
             Error::invalid(format!("class {class} is asked for; the model has {n} classes, numbered from 0"))

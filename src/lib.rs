@@ -5,7 +5,7 @@
 //!                                                                  └► next-token sampling ─► tokens ─ quantizer⁻¹ ─► Flow
 //! ```
 //!
-//! Modules depend on those before them in that picture, never after: `ffi` → [`classifier`] and [`generator`] →
+//! Modules depend on those before them in that picture, never after: `ffi` → [`flows`] → [`classifier`], [`generator`] →
 //! [`engine`] → [`gpt2`], [`tokens`] → [`quantizer`] → [`packet`]. Nothing below `ffi` knows that C exists.
 //!
 //! The library prints nothing, never panics on input, and allocates no size that came from outside before bounding
@@ -20,6 +20,7 @@ pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+pub mod flows;
 pub mod generator;
 pub mod gpt2;
 pub mod head;

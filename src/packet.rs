@@ -16,6 +16,12 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// A packet of `len` bytes, `since_last_ns` after the one before it in the flow.
+    pub(crate) fn seen(len: u32, from_client: bool, since_last_ns: u64) -> Self {
+        let size = i32::try_from(len).unwrap_or(i32::MAX);
+        Self { size: if from_client { size } else { -size }, ipt_us: (since_last_ns as f64 / 1000.0) as f32 }
+    }
+
     /// Whether the time is finite and not negative.
     pub fn is_legal(&self) -> bool {
         (0.0..=f32::MAX).contains(&self.ipt_us)

@@ -1,5 +1,6 @@
 //! Sampling: which token comes next, drawn from the network's logits.
 
+use crate::backend::simd::{exp, max, sum_by, vectorised};
 use crate::error::{Error, Result};
 use crate::tokens::{Token, Vocabulary};
 
@@ -21,11 +22,32 @@ pub struct Sampling {
     pub top_p: f32,
     /// Divides the logits: below 1 the likely gets likelier; 0 always takes the most likely token.
     pub temperature: f32,
+    /// What a token becomes.
+    pub decode: Decode,
+}
+
+/// Which packet a drawn token becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decode {
+    /// The centroid: the same packet every time.
+    #[default]
+    Centroid,
+    /// One drawn from those the token stands for, which the quantizer must know.
+    Sample,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { seed: 0, first_flow: 0, class: None, max_packets: 0, top_k: 0, top_p: 1.0, temperature: 1.0 }
+        Self {
+            seed: 0,
+            first_flow: 0,
+            class: None,
+            max_packets: 0,
+            top_k: 0,
+            top_p: 1.0,
+            temperature: 1.0,
+            decode: Decode::Centroid,
+        }
     }
 }
 
@@ -107,6 +129,21 @@ impl Sampler {
     }
 }
 
+/// The negative log-likelihood of drawing the packet token `token` from `logits` `[vocabulary.len()]`, in nats: how
+/// [`Sampler::draw`] draws with the settings of [`Sampling::default`].
+pub(crate) fn nll(logits: &[f32], vocabulary: &Vocabulary, may_end: bool, token: Token) -> f32 {
+    let packets = &logits[..vocabulary.n_packet_tokens as usize];
+    let end = if may_end { logits[vocabulary.eof as usize] } else { f32::NEG_INFINITY };
+    vectorised!(log_sum(packets, end)) - packets[token as usize]
+}
+
+/// The logarithm of the sum of `e^x` over `packets` and `end`.
+#[inline(always)]
+fn log_sum(packets: &[f32], end: f32) -> f32 {
+    let top = max(packets).max(end);
+    (sum_by(packets, packets, |x, _| exp(x - top)) + exp(end - top)).ln() + top
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +205,21 @@ mod tests {
         let mut one = [f32::NEG_INFINITY; 9];
         one[4] = -3.0;
         assert_eq!(draw(&one, 0.999).unwrap(), 4);
+    }
+
+    #[test]
+    fn the_likelihood_is_that_of_the_draws() {
+        let vocabulary = Vocabulary::new(5, ["a".to_string()]);
+        for may_end in [true, false] {
+            let counts = frequencies(&Sampling::default(), may_end, 400_000);
+            let n: f64 = counts.iter().sum();
+            for token in 0..5 {
+                let p = f64::from(-nll(&LOGITS, &vocabulary, may_end, token)).exp();
+                let seen = counts[token as usize] / n;
+                let error = (p * (1.0 - p) / n).sqrt();
+                assert!((p - seen).abs() < 4.5 * error, "token {token}: {p}, drawn {seen}");
+            }
+        }
     }
 
     #[test]

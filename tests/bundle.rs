@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod bundles;
+mod common;
 
 use bundles::{Made, make};
 use safetensors::tensor::TensorView;
@@ -107,6 +108,21 @@ fn the_same_parts_make_the_same_bytes() {
     for name in expected {
         assert_eq!(fs::read(a.file(name)).unwrap(), fs::read(b.file(name)).unwrap(), "{name}");
     }
+}
+
+#[test]
+fn the_packets_behind_the_centroids_come_back_and_are_checked() {
+    let bundle = common::random_bundle();
+    let quantizer = Bundle::open(bundle.path()).unwrap().quantizer;
+    assert_eq!(quantizer.spread(), common::grid_quantizer().spread());
+    let victim = Victim { _directory: tempfile::tempdir().unwrap(), path: bundle.path().to_path_buf() };
+    // The size of the first layer of the first token.
+    victim.edit_tensors("quantizer.safetensors", |t| {
+        t.get_mut("spread").unwrap().2[..4].copy_from_slice(&1400f32.to_le_bytes());
+    });
+    victim.refused(Kind::Mismatch, &["quantizer.safetensors", "layer 0 of token 0"]);
+    victim.edit_tensors("quantizer.safetensors", |t| t.get_mut("spread").unwrap().1 = vec![60, 3, 8]);
+    victim.refused(Kind::Mismatch, &["quantizer.safetensors", "spread", "[60, 8, 3]"]);
 }
 
 #[test]

@@ -56,6 +56,8 @@ fn expected(bench: &Bench) -> String {
     tokens.iter().for_each(|token| write!(out, " {token}").unwrap());
     out.push('\n');
     print_flow(&mut out, &back);
+    quantizer.decode_sampled(&tokens, 5, 6, &mut back).unwrap();
+    print_flow(&mut out, &back);
 
     let classifier = Classifier::open(&context, path).unwrap();
     let (n, dim) = (classifier.labels().len(), classifier.embedding_dim());
@@ -84,6 +86,13 @@ fn expected(bench: &Bench) -> String {
     let mut generated = Rows::new();
     generator.generate(&mut worker, &sampling, 9, &mut generated).unwrap();
     generated.as_ragged().rows().for_each(|row| print_flow(&mut out, row));
+    let mut nll = [0.0; 18];
+    let (of_class, of_any) = nll.split_at_mut(9);
+    generator.score(&mut worker, Some(1), generated.as_ragged(), of_class).unwrap();
+    generator.score(&mut worker, None, generated.as_ragged(), of_any).unwrap();
+    assert!(of_class.iter().zip(of_any).all(|(a, b)| a != b), "the class changes every score");
+    nll.iter().for_each(|value| write!(out, " {:08x}", value.to_bits()).unwrap());
+    out.push('\n');
 
     let mut metered = Vec::new();
     let mut keep = |flow| {

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use trafficgpt::classifier::Classifier;
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
+use trafficgpt::generator::Generator;
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::random::Stream;
 use trafficgpt::train::table::{Row, Split, Table, pcap};
@@ -352,6 +353,42 @@ fn classifying_a_capture_names_its_flows() {
         assert!(said.contains(bad), "{said}");
     }
     assert_eq!(place.names(), ["a.pcap", "bad.csv", "bad.pcap"]);
+}
+
+#[test]
+fn scoring_ranks_the_strangest_flows_first() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    let table = Table::from(udp_flows(1200));
+    table.write(&place.path("flows.parquet")).unwrap();
+    let flows: Rows<Packet> = table.rows.iter().map(|r| r.packets.iter().copied()).collect();
+    let generator = Generator::open(&Context::new(Settings::default()), bundle.path()).unwrap();
+    let mut expected = vec![0.0f32; flows.len()];
+    generator.score(&mut Worker::new(), Some(1), flows.as_ragged(), &mut expected).unwrap();
+    let mut order: Vec<usize> = (0..expected.len()).collect();
+    order.sort_by(|&a, &b| expected[b].total_cmp(&expected[a]).then(a.cmp(&b)));
+
+    let line = format!("score {} flows.parquet --class tls", bundle.path().display());
+    for (top, lines) in [(3, 3), (0, 1200)] {
+        let json: Vec<Value> = place
+            .succeed(&format!("{line} --json --top {top}"))
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        assert_eq!(json.len(), lines + 1);
+        for (value, &i) in json[..lines].iter().zip(&order) {
+            assert_eq!(value["flow"], Value::from(i + 1));
+            assert!((value["nll"].as_f64().unwrap() - f64::from(expected[i])).abs() < 1e-5);
+        }
+        let summary = &json[lines]["summary"];
+        let median = f64::from(expected[order[order.len() - 1 - 600]]);
+        assert!((summary["quantiles"]["0.5"].as_f64().unwrap() - median).abs() < 1e-5, "{summary}");
+    }
+    let text = place.succeed(&line);
+    assert_eq!(text.lines().count(), 22);
+    assert!(text.lines().last().unwrap().starts_with("20 of 1200 flows; 5% below "), "{text}");
+    let said = place.refused(&format!("score {} flows.parquet --class smtp -o out.txt", bundle.path().display()));
+    assert!(said.contains("smtp") && said.contains("dns, tls, web"), "{said}");
+    assert_eq!(place.names(), ["flows.parquet"]);
 }
 
 #[test]

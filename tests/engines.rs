@@ -6,13 +6,14 @@ mod common;
 
 use common::{flows, random_bundle};
 use trafficgpt::Kind;
+use trafficgpt::bundle::Bundle;
 use trafficgpt::classifier::{Classifier, UNKNOWN};
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
 use trafficgpt::engine::EngineKind;
 use trafficgpt::generator::Generator;
 use trafficgpt::packet::{Packet, Ragged, Rows};
-use trafficgpt::sampling::Sampling;
+use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::worker::Worker;
 
 /// A context on `engine`, or `None` with the reason printed where ONNX Runtime is not there.
@@ -118,6 +119,77 @@ fn the_same_seed_gives_the_same_flows_however_the_run_is_cut() {
 }
 
 #[test]
+fn sampled_packets_belong_to_the_tokens_that_centroids_show() {
+    let bundle = random_bundle();
+    let generator = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    assert!(generator.can_sample_packets());
+    let centroids = Sampling { seed: 9, ..Sampling::default() };
+    let sampled = Sampling { decode: Decode::Sample, ..centroids.clone() };
+    let mut worker = Worker::new();
+    let quantizer = Bundle::open(bundle.path()).unwrap().quantizer;
+    let tokens = |flow: &Vec<Packet>| {
+        // The first packet's time is 0 by definition.
+        let mut tokens = vec![0; flow.len() - 1];
+        quantizer.encode(&flow[1..], &mut tokens).unwrap();
+        tokens
+    };
+    let (a, b) = (generate(&generator, &mut worker, &centroids, 60), generate(&generator, &mut worker, &sampled, 60));
+    assert_ne!(a, b);
+    assert_eq!(a.iter().map(tokens).collect::<Vec<_>>(), b.iter().map(tokens).collect::<Vec<_>>());
+    let rest = Sampling { first_flow: 50, ..sampled };
+    assert_eq!(generate(&generator, &mut worker, &rest, 10), b[50..]);
+}
+
+#[test]
+fn flows_score_alike_on_every_engine_alone_and_in_any_batch() {
+    let bundle = random_bundle();
+    let flows = flows(150);
+    let native = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let mut worker = Worker::new();
+    let mut scores = vec![0.0; flows.len()];
+    native.score(&mut worker, Some(2), flows.as_ragged(), &mut scores).unwrap();
+    for (i, &score) in scores.iter().enumerate() {
+        let one: Rows<Packet> = [flows.row(i).to_vec()].into_iter().collect();
+        let mut alone = [0.0];
+        native.score(&mut worker, Some(2), one.as_ragged(), &mut alone).unwrap();
+        assert_eq!(alone[0], score, "flow {i}");
+    }
+    let mut threads = Settings::default();
+    threads.set("engine", "native").unwrap();
+    threads.set("threads", "3").unwrap();
+    let several = Generator::open(&Context::new(threads), bundle.path()).unwrap();
+    let mut again = vec![0.0; flows.len()];
+    several.score(&mut worker, Some(2), flows.as_ragged(), &mut again).unwrap();
+    assert_eq!(scores, again);
+
+    // ONNX Runtime reads the flows by decoding them, token after token: another way to the same numbers.
+    let Some(onnx) = context("onnx") else { return };
+    let onnx = Generator::open(&onnx, bundle.path()).unwrap();
+    onnx.score(&mut worker, Some(2), flows.as_ragged(), &mut again).unwrap();
+    for (i, (a, b)) in scores.iter().zip(&again).enumerate() {
+        assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "flow {i}: {a} native, {b} onnx");
+    }
+}
+
+#[test]
+fn what_a_model_draws_scores_lower_than_what_it_does_not() {
+    let bundle = random_bundle();
+    let generator = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let mut worker = Worker::new();
+    let mut mean = |sampling: &Sampling| {
+        let drawn: Rows<Packet> = generate(&generator, &mut worker, sampling, 200).into_iter().collect();
+        let mut scores = vec![0.0; drawn.len()];
+        generator.score(&mut worker, Some(0), drawn.as_ragged(), &mut scores).unwrap();
+        scores.iter().sum::<f32>() / 200.0
+    };
+    let own = Sampling { seed: 3, class: Some(0), ..Sampling::default() };
+    let cold = mean(&Sampling { temperature: 0.3, ..own.clone() });
+    let plain = mean(&own);
+    let hot = mean(&Sampling { temperature: 3.0, ..own });
+    assert!(cold + 0.2 < plain && plain + 0.2 < hot, "{cold}, {plain}, {hot}");
+}
+
+#[test]
 fn classifier_and_generator_of_one_bundle_share_the_model() {
     let bundle = random_bundle();
     let context = context("native").unwrap();
@@ -154,6 +226,15 @@ fn bad_requests_are_told_and_write_nothing() {
     {
         assert_eq!(generator.generate(&mut worker, &sampling, 1, &mut out).unwrap_err().kind(), Kind::Invalid);
     }
+    let mut scores = [7.0; 2];
+    for (class, flows, named) in
+        [(Some(99), &bad, "class 99"), (None, &bad, "flow 1: packet 0"), (None, &empty, "2 scores")]
+    {
+        let error = generator.score(&mut worker, class, flows.as_ragged(), &mut scores).unwrap_err();
+        assert!(error.message().starts_with(named), "{error}");
+    }
+    assert_eq!(scores, [7.0; 2]);
+    generator.score(&mut worker, None, none.as_ragged(), &mut []).unwrap();
     generator.generate(&mut worker, &Sampling::default(), 0, &mut out).unwrap();
     assert!(out.is_empty());
     let error = generator.generate(&mut worker, &Sampling::default(), usize::MAX, &mut out).unwrap_err();

@@ -9,7 +9,7 @@ use std::process::Command;
 use trafficgpt::config::KEYS;
 
 /// In the order of the data's way; the header follows it.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 15] = [
     "ffi/library.rs",
     "ffi/error.rs",
     "ffi/config.rs",
@@ -21,6 +21,10 @@ const SOURCES: [&str; 11] = [
     "ffi/quantizer.rs",
     "ffi/classifier.rs",
     "ffi/generator.rs",
+    "flows/observation.rs",
+    "flows/frames.rs",
+    "flows/verdict.rs",
+    "ffi/flows.rs",
 ];
 
 fn root() -> &'static Path {

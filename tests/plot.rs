@@ -78,7 +78,8 @@ fn extreme_flows_can_be_drawn() {
         assert_shows(&path, &["no values to compare"]);
     }
     let packets = extreme.as_ragged();
-    plot::codebook(&path, "Extreme", packets.values(), &[]).unwrap();
+    let counts: Vec<(Packet, u64)> = packets.values().iter().map(|&p| (p, 1)).collect();
+    plot::codebook(&path, "Extreme", &counts, &[]).unwrap();
     plot::codebook(&path, "Nothing", &[], &[]).unwrap();
     assert_shows(&path, &["Nothing: 0 centroids"]);
 }
@@ -89,7 +90,8 @@ fn a_codebook_lies_over_its_packets() {
     let path = directory.path().join("codebook.svg");
     let rows = flows(300, 3);
     let packets = rows.as_ragged().values();
-    plot::codebook(&path, "Codebook", packets, &packets[..64]).unwrap();
+    let counts: Vec<(Packet, u64)> = packets.iter().map(|&p| (p, 1)).collect();
+    plot::codebook(&path, "Codebook", &counts, &packets[..64]).unwrap();
     let dots = fs::read_to_string(&path).unwrap().matches("<circle").count();
     assert_eq!(dots, 64);
 }

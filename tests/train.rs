@@ -130,6 +130,9 @@ fn metrics(run: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Everything that changes training flows anew in every epoch.
+const CHANGES: &str = "--time-jitter 0.3 --size-jitter 0.1 --header-shift 0.3 --packet-loss 0.1 --late-start 0.2";
+
 const TINY: &str = "--layers 1 --width 32 --heads 2 --batch-tokens 256 --threads 1 --quiet";
 
 #[test]
@@ -184,10 +187,47 @@ fn from_flows_to_a_bundle_that_classifies() {
 }
 
 #[test]
+fn a_run_gives_its_last_evaluation_if_asked() {
+    let place = Place::new();
+    place.ok(&format!(
+        "pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --smooth-embeddings 0.9 {TINY}"
+    ));
+    for (choose, all) in [("best", false), ("last", true)] {
+        place.ok(&format!(
+            "finetune flows.parquet --from pre -o {choose} --epochs 12 --lr 1e-2 --schedule constant --choose {choose} --quiet"
+        ));
+        let evaluations: Vec<Value> =
+            metrics(&place.path(choose)).into_iter().filter(|v| v.get("val_loss").is_some()).collect();
+        let f1 = |v: &Value| v["macro_f1"].as_f64();
+        assert!(evaluations.windows(2).any(|pair| f1(&pair[1]) <= f1(&pair[0])), "none was without a gain");
+        assert_eq!(evaluations.len(), 12);
+        assert_eq!(evaluations.iter().all(|v| v["best"] == true), all, "{evaluations:?}");
+    }
+}
+
+#[test]
+fn a_network_of_few_packets_reads_the_beginning_of_longer_flows() {
+    let place = Place::new();
+    place.ok(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --n-packets 3 {TINY}"));
+    place.ok("finetune flows.parquet --from pre -o tuned --epochs 2 --lr 1e-2 --threads 1 --quiet");
+    place.ok("bundle tuned -o model.tgpt");
+    let manifest = std::fs::read_to_string(place.path("model.tgpt/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["model"]["n_positions"], 5, "{manifest}");
+    let report = place.ok("evaluate model.tgpt flows.parquet --split val --engine native --json");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    // The same figures as the trainer's, so both cut the same packets off.
+    let said = metrics(&place.path("tuned"));
+    assert_eq!(said.iter().rfind(|v| v["best"] == true).unwrap()["macro_f1"], report["macro_f1"]);
+}
+
+#[test]
 fn a_killed_run_goes_on_bit_for_bit() {
     let place = Place::new();
     let run = |output: &str| {
-        format!("pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 30 --save-every 10 {TINY}")
+        format!(
+            "pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 30 --save-every 10 {CHANGES} {TINY}"
+        )
     };
     place.ok(&run("whole"));
     let mut child = place.start(&run("killed"));
@@ -213,7 +253,7 @@ fn an_interrupted_classifier_goes_on_bit_for_bit() {
     let run = |output: &str| {
         format!(
             "finetune flows.parquet --from pre -o {output} --epochs 30 --batch-tokens 256 --save-every 10 --crop 0.3 \
-             --patience 0 --threads 1 --quiet"
+             {CHANGES} --patience 0 --threads 1 --quiet"
         )
     };
     place.ok(&run("whole"));

@@ -24,6 +24,10 @@ type Sampling struct {
 	TopK        uint32  // draw from this many most likely tokens; 0: from all
 	TopP        float32 // draw from the most likely tokens that reach this probability, in (0, 1]; 1: from all
 	Temperature float32 // below 1 the likely becomes likelier; 0 always takes the likeliest
+
+	// SamplePackets makes a drawn token one of the packets that it stands for, not always the same one. The bundle must
+	// know them.
+	SamplePackets bool
 }
 
 // DefaultSampling draws flows of any kind as the model says.
@@ -92,6 +96,9 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 		top_k:       C.uint32_t(sampling.TopK),
 		top_p:       C.float(sampling.TopP),
 		temperature: C.float(sampling.Temperature),
+	}
+	if sampling.SamplePackets {
+		s.flags = C.TGPT_SAMPLE_PACKETS
 	}
 	err := g.handle.use(func(p *C.tgpt_generator) error {
 		return g.shared.withWorker(func(w *C.tgpt_worker) error {

@@ -283,11 +283,19 @@ func TestForgottenHandlesAreFreed(t *testing.T) {
 				time.Sleep(2 * time.Millisecond)
 			}
 		}
-		return residentPages(t)
+		// Cleanups run on a goroutine of their own, some time after the collection.
+		least := residentPages(t)
+		for range 20 {
+			runtime.GC()
+			time.Sleep(20 * time.Millisecond)
+			least = min(least, residentPages(t))
+		}
+		return least
 	}
 	few := resident(10)
 	many := resident(50)
-	if many > few+few/2 {
+	// A model takes thousands of pages: those of 250 that were never freed would be ten times as many as these.
+	if many > 2*few {
 		t.Errorf("%d pages after 50 models, %d after 300", few, many)
 	}
 }

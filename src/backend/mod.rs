@@ -5,4 +5,6 @@ pub mod ort;
 
 #[allow(unsafe_code, reason = "the matrix kernel takes pointers")]
 pub mod matmul;
+#[allow(unsafe_code, reason = "a prefetch takes a pointer")]
+pub mod prefetch;
 pub mod simd;

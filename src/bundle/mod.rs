@@ -3,7 +3,7 @@
 //! ```text
 //! model.tgpt/
 //!   manifest.json           what everything is, and size and SHA-256 of every other file
-//!   quantizer.safetensors   centroids f32 [K, 2]
+//!   quantizer.safetensors   centroids f32 [K, 2], and what packets lie behind each, `spread` f32 [K, 8, 3]
 //!   model.safetensors       the network, Hugging Face GPT-2 names and shapes
 //!   config.json             its shape for Hugging Face's `transformers`
 //!   head.safetensors        the classifier's head; absent in a bundle that only generates
@@ -82,8 +82,9 @@ impl Bundle {
             let path = files.join(name);
             move |e: Error| e.at(path.display())
         };
-        let codebook =
-            tensors::read_codebook(&read(QUANTIZER, tensors::size_limit(2 * k))?, k).map_err(within(QUANTIZER))?;
+        let quantizer =
+            tensors::read_quantizer(&read(QUANTIZER, tensors::quantizer_limit(k))?, manifest.scaler, Some(k))
+                .map_err(within(QUANTIZER))?;
         let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
             .map_err(within(MODEL))?;
         let head = match &manifest.classifier {
@@ -108,14 +109,7 @@ impl Bundle {
                 _ => files.check(name, spec)?,
             }
         }
-        Ok(Self {
-            directory: directory.to_path_buf(),
-            quantizer: Quantizer::new(manifest.scaler, codebook),
-            weights: Arc::new(weights),
-            head,
-            graphs,
-            manifest,
-        })
+        Ok(Self { directory: directory.to_path_buf(), quantizer, weights: Arc::new(weights), head, graphs, manifest })
     }
 
     /// The content of [`CLASSIFIER_GRAPH`] or [`GENERATOR_GRAPH`] as it was when the bundle was checked. A graph is no

@@ -3,11 +3,20 @@
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Weights};
 use crate::head::Linear;
-use crate::quantizer::Codebook;
+use crate::quantizer::spread::{LAYERS, Layer};
+use crate::quantizer::{Codebook, Quantizer, Scaler};
 use safetensors::{Dtype, SafeTensors};
+
+/// The tensor of the packets behind each centroid: see `quantizer::spread`.
+const SPREAD: &str = "spread";
 
 /// Room for the header of a safetensors file: some hundred bytes per tensor.
 const MAX_HEADER: u64 = 1 << 20;
+
+/// Most bytes the file of a quantizer of `k` centroids may have.
+pub(crate) fn quantizer_limit(k: usize) -> u64 {
+    size_limit(k * (2 + 3 * LAYERS))
+}
 
 /// Most bytes a file of `n` f32 values may have.
 pub(crate) fn size_limit(n: usize) -> u64 {
@@ -56,7 +65,6 @@ impl<'a> Tensors<'a> {
     }
 
     /// The shape of tensor `name`, if it is there.
-    #[cfg(feature = "train")]
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.0.tensor(name).ok().map(|t| t.shape().to_vec())
     }
@@ -76,12 +84,26 @@ pub(super) fn read_weights(bytes: &[u8], config: &Config) -> Result<Weights> {
     Ok(weights)
 }
 
-/// The codebook of `k` centroids in the bytes of a `quantizer.safetensors`.
-pub(super) fn read_codebook(bytes: &[u8], k: usize) -> Result<Codebook> {
-    let file = Tensors::parse(bytes, 2 * k)?;
+/// The quantizer of `k` centroids, or of as many as there are, in the bytes of a `quantizer.safetensors`.
+pub(crate) fn read_quantizer(bytes: &[u8], scaler: Scaler, k: Option<usize>) -> Result<Quantizer> {
+    let file = Tensors::parse(bytes, 2 * k.unwrap_or(1))?;
+    let shape = file.shape("centroids").unwrap_or_default();
+    let k = match (k, shape.as_slice()) {
+        (Some(k), _) => k,
+        (None, &[k, 2]) => k,
+        _ => return Err(Error::format(format!("tensor centroids has shape {shape:?}; it must be [K, 2]"))),
+    };
     let mut centroids = vec![[0.0; 2]; k];
     file.copy("centroids", &[k, 2], centroids.as_flattened_mut())?;
-    Codebook::new(centroids)
+    let quantizer = Quantizer::new(scaler, Codebook::new(centroids)?);
+    // Absent in files of version 0.1.0, and where the packets behind the centroids are not known.
+    if file.shape(SPREAD).is_none() {
+        return Ok(quantizer);
+    }
+    let shape = [k, LAYERS, 3];
+    let mut layers = vec![Layer::default(); k * LAYERS];
+    file.copy(SPREAD, &shape, bytemuck::cast_slice_mut(&mut layers))?;
+    quantizer.with_spread(&layers)
 }
 
 /// The head of `n_labels` over embeddings of `n_embd` in the bytes of a `head.safetensors`.
@@ -97,9 +119,9 @@ pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<
 }
 
 #[cfg(feature = "train")]
-pub(super) use writing::{head_bytes, offsets, quantizer_bytes, weights_bytes};
+pub(super) use writing::{head_bytes, offsets, weights_bytes};
 #[cfg(feature = "train")]
-pub(crate) use writing::{metadata, serialize};
+pub(crate) use writing::{metadata, quantizer_bytes, serialize};
 
 #[cfg(feature = "train")]
 mod writing {
@@ -168,9 +190,13 @@ mod writing {
         serialize(tensors.iter().map(|t| (&*t.name, &*t.shape, &weights.data()[t.range.clone()])), format())
     }
 
-    /// The bytes of `quantizer.safetensors`.
-    pub fn quantizer_bytes(codebook: &Codebook) -> Result<Vec<u8>> {
-        serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())], format())
+    /// The bytes of `quantizer.safetensors`, with one entry of metadata.
+    pub fn quantizer_bytes(quantizer: &Quantizer, metadata: Option<(&'static str, String)>) -> Result<Vec<u8>> {
+        let codebook = quantizer.codebook();
+        let shapes = [vec![codebook.len(), 2], vec![codebook.len(), LAYERS, 3]];
+        let centroids = ("centroids", &*shapes[0], codebook.centroids().as_flattened());
+        let spread = quantizer.spread().map(|s| (SPREAD, &*shapes[1], bytemuck::cast_slice(s.layers())));
+        serialize(std::iter::once(centroids).chain(spread), metadata.unwrap_or_else(format))
     }
 
     /// The bytes of `head.safetensors`.

@@ -89,7 +89,7 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     files.insert(CLASSIFIER_GRAPH, onnx::classifier(parts.weights, &external, head)?);
     files.insert(GENERATOR_GRAPH, onnx::generator(parts.weights, &external)?);
     files.insert(MODEL, model);
-    files.insert(QUANTIZER, tensors::quantizer_bytes(parts.quantizer.codebook())?);
+    files.insert(QUANTIZER, tensors::quantizer_bytes(parts.quantizer, None)?);
     files.insert(CONFIG, json(&HuggingFace::new(config, parts.vocabulary))?);
     if let Some((spec, head)) = &parts.classifier {
         files.insert(HEAD, tensors::head_bytes(head, spec.labels.len(), config.n_embd)?);

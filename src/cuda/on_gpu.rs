@@ -164,7 +164,7 @@ fn threads_share_an_encoder() {
 #[test]
 fn a_fit_goes_where_the_cpus_goes() {
     let Some(device) = gpu() else { return };
-    let go_on = &mut |_: usize, _: f64| ControlFlow::Continue(());
+    let go_on = &mut |_| ControlFlow::Continue(());
     for scaler in [Scaler::Log1pUs, Scaler::Log10Ms] {
         let mut draws = Stream::new(5, 0);
         let n = lengths(&device)[5];
@@ -180,7 +180,7 @@ fn a_fit_goes_where_the_cpus_goes() {
         let options = Options { k: start.len(), tolerance: 1e-4, ..Options::default() };
         let mut histogram = Histogram::default();
         histogram.add(&packets).unwrap();
-        let columns = Columns::new(histogram, scaler).unwrap();
+        let (columns, _) = Columns::new(histogram, scaler).unwrap();
         let cpu = kmeans::fit(&columns, Some(&start), &options, go_on).unwrap();
         let mut on_device = Packets::new(&device);
         packets.chunks(9_999).for_each(|piece| on_device.push(piece).unwrap());

@@ -78,6 +78,9 @@ pub trait Session: Send {
     /// `out` is row-major `[sequences.len(), n_embd]`.
     fn embed(&mut self, sequences: Ragged<'_, Token>, first: usize, out: &mut [f32]) -> Result<()>;
 
+    /// Number of logits of a row.
+    fn vocab_size(&self) -> usize;
+
     /// Begins a decode with room for `slots` flows of up to `n_positions` tokens, all of them empty. Ends the one
     /// before.
     fn begin(&mut self, slots: usize) -> Result<()>;
@@ -88,6 +91,60 @@ pub trait Session: Send {
 
     /// Empties a slot: the next token given to it is the first of a new flow.
     fn clear(&mut self, slot: usize);
+
+    /// Reads sequences that are known already: gives each token to `value`, by its place among all tokens and with the
+    /// logits `[vocab_size]` of the token after it, and writes what comes back to `out`, one value a token. Every
+    /// sequence has between 1 and `n_positions` tokens. Ends the decode that was begun.
+    fn read(&mut self, sequences: Ragged<'_, Token>, value: &Value<'_>, out: &mut [f32]) -> Result<()> {
+        read_by_steps(self, sequences, value, out)
+    }
+}
+
+/// What [`Session::read`] makes of a token's place and the logits after it.
+pub type Value<'a> = dyn Fn(usize, &[f32]) -> f32 + Sync + 'a;
+
+/// Sequences that [`read_by_steps`] decodes side by side.
+const READ_SLOTS: usize = 64;
+
+/// [`Session::read`] for an engine that can only decode: the tokens that are known take the place of those drawn.
+pub(crate) fn read_by_steps<S: Session + ?Sized>(
+    session: &mut S,
+    sequences: Ragged<'_, Token>,
+    value: &Value<'_>,
+    out: &mut [f32],
+) -> Result<()> {
+    check_room(sequences, out)?;
+    let offsets = sequences.offsets();
+    let v = session.vocab_size();
+    let mut logits = vec![0.0; sequences.len().min(READ_SLOTS) * v];
+    let (mut slots, mut tokens) = (Vec::new(), Vec::new());
+    for begin in (0..sequences.len()).step_by(READ_SLOTS) {
+        let rows = begin..sequences.len().min(begin + READ_SLOTS);
+        session.begin(rows.len())?;
+        let longest = rows.clone().map(|i| sequences.row(i).len()).max().unwrap_or(0);
+        for at in 0..longest {
+            slots.clear();
+            slots.extend(rows.clone().filter(|&i| at < sequences.row(i).len()).map(|i| i - begin));
+            tokens.clear();
+            tokens.extend(slots.iter().map(|slot| sequences.row(begin + slot)[at]));
+            let logits = &mut logits[..slots.len() * v];
+            session.step(&slots, &tokens, logits)?;
+            for (slot, logits) in slots.iter().zip(logits.chunks_exact(v)) {
+                let place = offsets[begin + slot] as usize + at;
+                out[place] = value(place, logits);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// [`Session::read`] writes one value a token.
+fn check_room(sequences: Ragged<'_, Token>, out: &[f32]) -> Result<()> {
+    let n = sequences.total();
+    if out.len() != n {
+        return Err(Error::invalid(format!("{} values are given for {n} tokens", out.len())));
+    }
+    Ok(())
 }
 
 /// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without ONNX Runtime where no usable

@@ -1,6 +1,6 @@
 //! The native engine: [`crate::gpt2`] on the CPU. There without any library, and the oracle of the other engines.
 
-use super::{Engine, EngineKind, Session};
+use super::{Engine, EngineKind, Session, Value, check_room};
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::cache::{Decoder, Slot, transposed_head};
 use crate::gpt2::infer::Lane;
@@ -18,7 +18,7 @@ const MAX_CACHE: usize = 64 << 30;
 pub struct Native {
     weights: Arc<Weights>,
     threads: usize,
-    /// The token embedding transposed; made when the first decode begins.
+    /// The token embedding transposed; made when logits are asked for first.
     head: OnceLock<Vec<f32>>,
 }
 
@@ -27,6 +27,12 @@ impl Native {
     #[allow(clippy::new_ret_no_self, reason = "engines are used behind their trait")]
     pub fn new(weights: Arc<Weights>, threads: usize) -> Arc<dyn Engine> {
         Arc::new(Self { weights, threads: threads.max(1), head: OnceLock::new() })
+    }
+}
+
+impl Native {
+    fn head(&self) -> &[f32] {
+        self.head.get_or_init(|| transposed_head(&self.weights))
     }
 }
 
@@ -112,6 +118,10 @@ impl Session for NativeSession {
         Ok(())
     }
 
+    fn vocab_size(&self) -> usize {
+        self.engine.weights.config().vocab_size
+    }
+
     fn begin(&mut self, slots: usize) -> Result<()> {
         let config = self.engine.weights.config();
         let bytes = Slot::size(config).saturating_mul(4).saturating_mul(slots);
@@ -122,7 +132,7 @@ impl Session for NativeSession {
                 format!("decoding {slots} flows at once needs {bytes} bytes of cache, above the limit of {gib} GiB"),
             ));
         }
-        self.engine.head.get_or_init(|| transposed_head(&self.engine.weights));
+        self.engine.head();
         self.slots.truncate(slots);
         self.slots.iter_mut().for_each(|slot| slot.len = 0);
         self.slots.resize_with(slots, || Slot::new(config));
@@ -134,7 +144,7 @@ impl Session for NativeSession {
         self.check_step(slots, tokens, logits)?;
         let weights = &*self.engine.weights;
         let v = weights.config().vocab_size;
-        let Some(head) = self.engine.head.get() else { return Ok(()) }; // no slot without `begin`, so nothing to do
+        let head = self.engine.head();
         if slots.is_empty() {
             return Ok(());
         }
@@ -163,6 +173,30 @@ impl Session for NativeSession {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.len = 0;
         }
+    }
+
+    fn read(&mut self, sequences: Ragged<'_, Token>, value: &Value<'_>, out: &mut [f32]) -> Result<()> {
+        let weights = &*self.engine.weights;
+        check_room(sequences, out)?;
+        check_sequences(weights.config(), sequences)?;
+        let head = self.engine.head();
+        let n = sequences.len();
+        let Some(pool) = &self.pool else {
+            self.threads[0].lane.logits(weights, head, sequences, 0..n, value, out);
+            return Ok(());
+        };
+        pool.scope(|scope| {
+            let mut rest = out;
+            let mut begin = 0;
+            for (i, thread) in self.threads.iter_mut().enumerate() {
+                let rows = begin..share_end(sequences, i, self.engine.threads);
+                let n_tokens = sequences.offsets()[rows.end] - sequences.offsets()[rows.start];
+                let (mine, tail) = std::mem::take(&mut rest).split_at_mut(n_tokens as usize);
+                (rest, begin) = (tail, rows.end);
+                scope.spawn(move |_| thread.lane.logits(weights, head, sequences, rows, value, mine));
+            }
+        });
+        Ok(())
     }
 }
 

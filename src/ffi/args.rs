@@ -53,6 +53,19 @@ pub(super) unsafe fn slice_mut<'a, T: Pod>(pointer: *mut T, n: usize, name: &str
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer, n) })
 }
 
+/// `n` pointers to read; NULL is legal where `n` is 0. What they point to is not looked at.
+///
+/// # Safety
+/// `pointer` is NULL or points to `n` pointers that nobody writes while the result is used.
+pub(super) unsafe fn pointers<'a, T>(pointer: *const *const T, n: usize, name: &str) -> Result<&'a [*const T]> {
+    if n == 0 {
+        return Ok(&[]);
+    }
+    check(pointer, n, name)?;
+    // SAFETY: checked as far as it can be; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, n) })
+}
+
 /// `n` flows: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`. Both may be NULL where `n` is 0.
 ///
 /// # Safety

@@ -6,10 +6,10 @@ use super::config::{self, tgpt_config};
 use super::error::{tgpt_error, tgpt_status};
 use super::handle::{self, Opaque};
 use crate::error::{Error, Kind, Result};
+use crate::flows::mapped;
 use crate::meter::{self, Flow};
 use crate::packet::{Packet, Rows};
 use std::ffi::{CString, c_char};
-use std::net::IpAddr;
 use std::ptr;
 
 /// Flows that one handle may hold: with 126 packets each they take 18 GB.
@@ -59,10 +59,6 @@ pub struct tgpt_flow_info {
 
 impl tgpt_flow_info {
     fn of(flow: &Flow) -> Self {
-        let mapped = |address: IpAddr| match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
         Self {
             client: mapped(flow.key.client),
             server: mapped(flow.key.server),

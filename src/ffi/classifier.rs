@@ -23,9 +23,9 @@ pub struct tgpt_classifier(());
 
 /// What the handle holds.
 pub(super) struct State {
-    classifier: Classifier,
+    pub(super) classifier: Classifier,
     labels: Names,
-    context: Arc<Shared>,
+    pub(super) context: Arc<Shared>,
 }
 
 impl Opaque for tgpt_classifier {

@@ -12,7 +12,7 @@ use super::worker::tgpt_worker;
 use crate::error::{Error, Kind, Result};
 use crate::generator::Generator;
 use crate::packet::Packet;
-use crate::sampling::Sampling;
+use crate::sampling::{Decode, Sampling};
 use std::ffi::c_char;
 use std::ptr;
 use std::sync::Arc;
@@ -32,6 +32,10 @@ impl Opaque for tgpt_generator {
     const NAME: &'static str = "generator";
     const TAG: u64 = 0x7467_7074_6765_6e65;
 }
+
+/// In tgpt_sampling.flags: a drawn token becomes one of the packets that it stands for, not always the same one, its
+/// centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
+pub const TGPT_SAMPLE_PACKETS: u32 = 1;
 
 /// How flows are drawn. Begin with TGPT_SAMPLING_INIT, which sets `type_size` and every default.
 #[repr(C)]
@@ -54,7 +58,7 @@ pub struct tgpt_sampling {
     pub top_p: f32,
     /// Divides the logits, in 0..=100: below 1 the likely becomes likelier; 0 always takes the likeliest.
     pub temperature: f32,
-    /// 0.
+    /// TGPT_SAMPLE_PACKETS, or 0.
     pub flags: u32,
     /// 0.
     pub reserved: [u64; 4],
@@ -64,8 +68,8 @@ impl tgpt_sampling {
     /// The crate's own form. Its values are checked where they are used.
     fn convert(&self) -> Result<Sampling> {
         args::reserved(&self.reserved, "sampling")?;
-        if self.flags != 0 {
-            return Err(Error::invalid(format!("sampling.flags is {:#x}; it must be 0", self.flags)));
+        if self.flags & !TGPT_SAMPLE_PACKETS != 0 {
+            return Err(Error::invalid(format!("sampling.flags is {:#x}; no other than 1 is known", self.flags)));
         }
         Ok(Sampling {
             seed: self.seed,
@@ -75,6 +79,7 @@ impl tgpt_sampling {
             top_k: self.top_k,
             top_p: self.top_p,
             temperature: self.temperature,
+            decode: if self.flags & TGPT_SAMPLE_PACKETS == 0 { Decode::Centroid } else { Decode::Sample },
         })
     }
 }
@@ -200,6 +205,40 @@ pub unsafe extern "C" fn tgpt_generate(
         room.copy_from_slice(flows.values());
         offsets.copy_from_slice(flows.offsets());
         Ok(())
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
+/// Scores flows by how likely the model is to generate them: what is unlike the traffic it has seen scores high.
+///
+/// `class_id`: score the flows as flows of this class, less than tgpt_generator_n_classes; or TGPT_UNKNOWN: of any.
+/// `packets`, `offsets`, `n_flows`: flow `i` is `packets[offsets[i] .. offsets[i + 1]]`, as in tgpt_classify. Of each
+/// flow as many packets count as tgpt_generator_max_packets; the first packets of a longer flow may be given.
+/// `nll`: room for `n_flows` values: the negative log-likelihood of a packet's token in nats, on average over the flow.
+/// Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
+/// not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
+/// Threads: any number on one generator, each with its own worker.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_score(
+    generator: *const tgpt_generator,
+    worker: *mut tgpt_worker,
+    class_id: u32,
+    packets: *const Packet,
+    offsets: *const u64,
+    n_flows: usize,
+    nll: *mut f32,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let (state, worker) = unsafe { (handle::get(generator)?, handle::get(worker)?) };
+        call.log_to(state.context.log);
+        // SAFETY: the contract of the header.
+        let (flows, nll) = unsafe { (args::flows(packets, offsets, n_flows)?, args::slice_mut(nll, n_flows, "nll")?) };
+        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
+        let class = (class_id != TGPT_UNKNOWN).then_some(class_id);
+        state.generator.score(&mut held.worker, class, flows, nll)
     };
     // SAFETY: the contract of the header.
     unsafe { guard(error, body) }

@@ -13,6 +13,7 @@ mod classifier;
 mod config;
 mod context;
 mod error;
+mod flows;
 mod generator;
 mod handle;
 mod library;

@@ -112,6 +112,36 @@ pub unsafe extern "C" fn tgpt_quantizer_decode(
     unsafe { guard(error, body) }
 }
 
+/// A packet of each token, drawn from those that the token stands for: its size occurred among them, its time lies between
+/// times that did, and it has that token.
+///
+/// `tokens`: `n` tokens, each less than tgpt_quantizer_n_tokens. `packets`: room for `n` packets. `seed`, `stream`: where
+/// the draws come from; token `i` gets draw `i` of that stream, so that equal arguments give equal packets.
+/// Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0; TGPT_E_MISMATCH where the bundle
+/// does not know the packets behind its centroids.
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_quantizer_decode_sampled(
+    quantizer: *const tgpt_quantizer,
+    tokens: *const u32,
+    n: usize,
+    seed: u64,
+    stream: u64,
+    packets: *mut Packet,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let state = unsafe { handle::get(quantizer) }?;
+        call.log_to(state.log);
+        // SAFETY: the contract of the header.
+        let (tokens, packets) = unsafe { (args::slice(tokens, n, "tokens")?, args::slice_mut(packets, n, "packets")?) };
+        state.quantizer.decode_sampled(tokens, seed, stream, packets)
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
 /// Frees a quantizer; NULL is legal. No call may be using it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_free(quantizer: *mut tgpt_quantizer) {

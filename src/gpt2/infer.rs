@@ -20,6 +20,8 @@ use std::ops::Range;
 /// Rows computed at a time: enough that a matrix product is efficient, few enough that what lies between two products
 /// stays in the processor's cache.
 const BATCH_ROWS: usize = 192;
+/// Rows whose logits are computed at a time.
+const HEAD_ROWS: usize = 64;
 
 /// One thread's scratch.
 #[derive(Default)]
@@ -34,6 +36,7 @@ pub(crate) struct Lane {
     g: Vec<f32>,
     stats: Vec<Stats>,
     heads: Scratch,
+    logits: Vec<f32>,
     positions: Vec<usize>,
 }
 
@@ -47,6 +50,64 @@ impl Lane {
         rows: Range<usize>,
         first: usize,
         out: &mut [f32],
+    ) {
+        let d = weights.config().n_embd;
+        let offsets = batch.offsets();
+        let mut out = out.chunks_exact_mut(d);
+        self.for_each_part(weights, batch, rows, |part, hidden| {
+            let base = offsets[part.start] as usize;
+            for (i, out) in part.zip(&mut out) {
+                let (begin, end) = (offsets[i] as usize - base + first, offsets[i + 1] as usize - base);
+                vectorised!(mean(&hidden[begin * d..end * d], out));
+            }
+        });
+    }
+
+    /// Gives each token of sequences `rows` of a batch, which were checked, to `value`: its place in the batch and the
+    /// logits of the token after it. What comes back goes to `out`, one value a token of these sequences. `head` is the
+    /// token embedding transposed, `[d, vocab_size]`.
+    pub fn logits(
+        &mut self,
+        weights: &Weights,
+        head: &[f32],
+        batch: Ragged<'_, Token>,
+        rows: Range<usize>,
+        value: &(dyn Fn(usize, &[f32]) -> f32 + Sync),
+        out: &mut [f32],
+    ) {
+        let (d, v) = (weights.config().n_embd, weights.config().vocab_size);
+        let offsets = batch.offsets();
+        let head = Mat::new(head, d, v);
+        let mut logits = std::mem::take(&mut self.logits);
+        let mut place = offsets[rows.start] as usize;
+        let mut out = out.iter_mut();
+        self.for_each_part(weights, batch, rows, |part, hidden| {
+            let n_tokens = (offsets[part.end] - offsets[part.start]) as usize;
+            let mut begin = 0;
+            while begin < n_tokens {
+                let left = n_tokens - begin;
+                // Never one row alone; `hidden` has two where there is one token.
+                let n = if left == HEAD_ROWS + 1 { left } else { left.min(HEAD_ROWS) };
+                let rows = n.max(2);
+                let logits = grown(&mut logits, rows * v);
+                multiply(logits, Mat::new(&hidden[begin * d..(begin + rows) * d], rows, d), head);
+                for (row, out) in logits.chunks_exact(v).take(n).zip(&mut out) {
+                    *out = value(place, row);
+                    place += 1;
+                }
+                begin += n;
+            }
+        });
+        self.logits = logits;
+    }
+
+    /// Runs the network over sequences `rows` of a batch, some at a time, and hands each part and its hidden states on.
+    fn for_each_part(
+        &mut self,
+        weights: &Weights,
+        batch: Ragged<'_, Token>,
+        rows: Range<usize>,
+        mut done: impl FnMut(Range<usize>, &[f32]),
     ) {
         let d = weights.config().n_embd;
         let heads = heads(weights.config());
@@ -67,11 +128,7 @@ impl Lane {
                     attention(heads, &qkv[three], &mut out[one], &mut [], None, &mut scratch);
                 }
             });
-            for i in begin..end {
-                let at = span(i);
-                let out = &mut out[(i - rows.start) * d..(i - rows.start + 1) * d];
-                vectorised!(mean(&hidden[(at.start + first) * d..at.end * d], out));
-            }
+            done(begin..end, hidden);
             begin = end;
         }
         (self.heads, self.positions) = (scratch, positions);

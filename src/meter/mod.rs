@@ -46,8 +46,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::packet::{N_PACKETS, Packet};
 use capture::{Capture, Record};
-use fragments::{Fragments, Owner, Waiting};
-use frame::{Fragment, Link, Parsed, Skip};
+pub(crate) use fragments::Fragments;
+use frame::{Link, Parsed, Skip};
 pub use summary::{Skipped, Summary};
 use table::{Sink, Table};
 
@@ -177,7 +177,6 @@ struct Meter {
     tunnel: Tunnel,
     table: Table,
     fragments: Fragments,
-    overtook: Vec<Waiting>,
     summary: Summary,
 }
 
@@ -187,7 +186,6 @@ impl Meter {
             tunnel: options.tunnel,
             table: Table::new(options),
             fragments: Fragments::default(),
-            overtook: Vec::new(),
             summary: Summary::default(),
         }
     }
@@ -213,44 +211,13 @@ impl Meter {
     }
 
     fn packet(&mut self, ts_ns: u64, packet: Parsed, sink: Sink<'_>) -> Result<()> {
-        if let Some(key) = packet.carrier {
-            self.overtook.clear();
-            self.fragments.first(key, ts_ns, Owner::Tunnel, &mut self.overtook);
-            self.summary.skipped.add(Skip::CarrierFragment, self.overtook.len() as u64);
-        }
-        match packet.fragment {
-            Fragment::Whole => self.push(ts_ns, &packet, sink),
-            Fragment::First(key) => {
-                let Parsed { src_port, dst_port, protocol, .. } = packet;
-                self.overtook.clear();
-                self.fragments.first(key, ts_ns, Owner::Flow { src_port, dst_port, protocol }, &mut self.overtook);
-                for at in 0..self.overtook.len() {
-                    let Waiting { ts_ns, len, .. } = self.overtook[at];
-                    self.push(ts_ns, &Parsed { len, tcp_flags: 0, ..packet }, sink)?;
-                }
-                self.push(ts_ns, &packet, sink)
-            }
-            Fragment::Later(key) => match self.fragments.owner(&key, ts_ns) {
-                Some(Owner::Flow { src_port, dst_port, protocol }) => {
-                    self.push(ts_ns, &Parsed { src_port, dst_port, protocol, ..packet }, sink)
-                }
-                Some(Owner::Tunnel) => {
-                    self.summary.skipped.add(Skip::CarrierFragment, 1);
-                    Ok(())
-                }
-                None => {
-                    let gave_up = self.fragments.wait(Waiting { key, ts_ns, len: packet.len });
-                    self.summary.skipped.add(Skip::LoneFragment, gave_up);
-                    Ok(())
-                }
-            },
-        }
-    }
-
-    fn push(&mut self, ts_ns: u64, packet: &Parsed, sink: Sink<'_>) -> Result<()> {
-        self.summary.packets += 1;
-        self.summary.bytes += u64::from(packet.len);
-        self.table.push(ts_ns, packet, sink)
+        let Self { table, fragments, summary, .. } = self;
+        let Summary { skipped, packets, bytes, .. } = summary;
+        fragments.packet(ts_ns, packet, &mut |reason, n| skipped.add(reason, n), &mut |ts_ns, packet| {
+            *packets += 1;
+            *bytes += u64::from(packet.len);
+            table.push(ts_ns, packet, sink)
+        })
     }
 
     /// Ends every flow.

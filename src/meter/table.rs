@@ -111,9 +111,9 @@ impl Table {
     fn append(&mut self, at: u32, ts_ns: u64, packet: &Parsed) {
         let flow = &mut self.slots[at as usize].flow;
         let from_client = (packet.src, packet.src_port) == (flow.key.client, flow.key.client_port);
-        let ipt_us = (ts_ns.saturating_sub(flow.end_ns) as f64 / 1000.0) as f32;
+        let since_last = ts_ns.saturating_sub(flow.end_ns);
         if flow.packets.len() < self.n_packets {
-            flow.packets.push(Packet { size: signed(packet.len, from_client), ipt_us });
+            flow.packets.push(Packet::seen(packet.len, from_client, since_last));
         }
         flow.n_packets += 1;
         flow.end_ns = flow.end_ns.max(ts_ns);
@@ -133,7 +133,7 @@ impl Table {
             server_port: packet.dst_port,
             protocol: packet.protocol,
         };
-        let packets = vec![Packet { size: signed(packet.len, true), ipt_us: 0.0 }];
+        let packets = vec![Packet::seen(packet.len, true, 0)];
         let flow = Flow { key, start_ns: ts_ns, end_ns: ts_ns, n_packets: 1, packets };
         let at = self.slots.len() as u32;
         self.slots.push(Slot { tuple, flow, older: NONE, newer: NONE });
@@ -184,9 +184,4 @@ impl Table {
     fn set_older(&mut self, at: u32, older: u32) {
         if at == NONE { self.newest = older } else { self.slots[at as usize].older = older }
     }
-}
-
-fn signed(len: u32, from_client: bool) -> i32 {
-    let size = i32::try_from(len).unwrap_or(i32::MAX);
-    if from_client { size } else { -size }
 }

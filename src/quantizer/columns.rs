@@ -3,6 +3,7 @@
 use super::histogram::Histogram;
 use super::scaler::Scaler;
 use crate::error::Result;
+use crate::packet::Packet;
 use std::ops::Range;
 
 /// The points that a codebook is fitted to.
@@ -10,12 +11,16 @@ use std::ops::Range;
 pub struct Columns {
     scaler: Scaler,
     n_packets: u64,
-    /// Scaled sizes, rising.
+    /// Sizes, rising.
+    pub(super) sizes: Vec<i32>,
+    /// The same, scaled.
     pub(super) xs: Vec<f64>,
     /// Index of each column's first point; one more at the end.
     begins: Vec<usize>,
     /// Scaled times, rising within a column.
     pub(super) ys: Vec<f64>,
+    /// The same in microseconds; of several that a scaler maps to one, the least.
+    pub(super) times: Vec<f32>,
     /// Sums over the points before each in its column, and one more after the column's last: so there is one more for
     /// each column than it has points.
     sums: Vec<Sums>,
@@ -33,40 +38,46 @@ pub(super) struct Sums {
 }
 
 impl Columns {
-    /// The points of all packets that `histogram` counted, seen through `scaler`.
-    pub fn new(histogram: Histogram, scaler: Scaler) -> Result<Self> {
+    /// The points of all packets that `histogram` counted, seen through `scaler`; and how many low bits of the times were
+    /// dropped to hold them.
+    pub fn new(histogram: Histogram, scaler: Scaler) -> Result<(Self, u32)> {
         let n_packets = histogram.n_packets();
-        let (counts, _) = histogram.finish()?;
-        let mut points: Vec<(i32, f64, f64)> =
-            counts.iter().map(|&(p, n)| (p.size, scaler.scaled_time(f64::from(p.ipt_us)), n as f64)).collect();
+        let (counts, dropped) = histogram.finish()?;
+        let mut points: Vec<(Packet, f64, f64)> = counts
+            .iter()
+            .map(|&(packet, n)| (packet, scaler.scaled_time(f64::from(packet.ipt_us)), n as f64))
+            .collect();
         drop(counts);
         // A scaler may map several times to one, and need not keep their order.
-        points.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        points.sort_by(|(a, ay, _), (b, by, _)| a.size.cmp(&b.size).then(ay.total_cmp(by)));
         points.dedup_by(|next, kept| {
-            let equal = (next.0, next.1) == (kept.0, kept.1);
+            let equal = (next.0.size, next.1) == (kept.0.size, kept.1);
             kept.2 += if equal { next.2 } else { 0.0 };
             equal
         });
         let mut out = Self {
             scaler,
             n_packets,
+            sizes: Vec::new(),
             xs: Vec::new(),
             begins: vec![0],
-            ys: Vec::with_capacity(points.len()),
+            ys: points.iter().map(|&(_, y, _)| y).collect(),
+            times: points.iter().map(|&(packet, ..)| packet.ipt_us).collect(),
             sums: Vec::with_capacity(points.len() + 1),
         };
-        for column in points.chunk_by(|a, b| a.0 == b.0) {
+        for column in points.chunk_by(|(a, ..), (b, ..)| a.size == b.size) {
+            let size = column[0].0.size;
+            out.sizes.push(size);
+            out.xs.push(scaler.scaled_size(size));
             let mut sums = Sums::default();
-            out.xs.push(scaler.scaled_size(column[0].0));
             out.sums.push(sums);
             for &(_, y, w) in column {
                 sums = Sums { w: sums.w + w, wy: sums.wy + w * y, wyy: sums.wyy + w * y * y };
-                out.ys.push(y);
                 out.sums.push(sums);
             }
-            out.begins.push(out.ys.len());
+            out.begins.push(out.begins[out.begins.len() - 1] + column.len());
         }
-        Ok(out)
+        Ok((out, dropped))
     }
 
     /// The scaler that the points were seen through.
@@ -113,6 +124,16 @@ impl Columns {
         }
         let Sums { w, wy, wyy } = self.sums(column, points);
         w * across + (wyy - c[1] * (2.0 * wy - c[1] * w)).max(0.0)
+    }
+
+    /// The first of `points` up to which, itself included, they weigh more than `weight`; the last if all weigh less.
+    pub(super) fn point_at_weight(&self, column: usize, points: Range<usize>, weight: f64) -> usize {
+        let (mut low, mut high) = (points.start, points.end - 1);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.sums(column, points.start..middle + 1).w > weight { high = middle } else { low = middle + 1 }
+        }
+        low
     }
 
     /// The first of `points` whose y is at least `y`; the end if there is none. Looks near the start first.

@@ -11,6 +11,7 @@ use super::envelope::{Envelope, Sites};
 use super::scaler::Point;
 use super::seeds;
 use crate::error::{Error, Kind, Result};
+use crate::tokens::Token;
 use rayon::prelude::*;
 use std::ops::{ControlFlow, Range};
 
@@ -24,7 +25,8 @@ pub struct Options {
     pub k: usize,
     /// Seed of the k-means++ draws.
     pub seed: u64,
-    /// Candidates for each seed, of which the best is taken; 1 is plain k-means++.
+    /// Candidates for each seed, of which the best is taken: 1 is plain k-means++, 0 stands for 2 + ln K, as in
+    /// scikit-learn.
     pub trials: usize,
     /// Most Lloyd iterations.
     pub max_iterations: usize,
@@ -34,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { k: 1024, seed: 0, trials: 4, max_iterations: 300, tolerance: 1e-4 }
+        Self { k: 1024, seed: 0, trials: 0, max_iterations: 300, tolerance: 1e-4 }
     }
 }
 
@@ -51,13 +53,22 @@ pub struct Fit {
     pub converged: bool,
 }
 
+/// How far a fit is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// So many of the first centroids are drawn.
+    Seeds(usize),
+    /// An iteration began with centroids of this inertia.
+    Iteration(f64),
+}
+
 /// Fits `options.k` centroids to `data`, from those of `start` where it is given, which must be as many. `progress` sees
-/// each iteration's number and inertia and may stop the fit.
+/// each step and may stop the fit.
 pub fn fit(
     data: &Columns,
     start: Option<&Codebook>,
     options: &Options,
-    progress: &mut dyn FnMut(usize, f64) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Fit> {
     let (k, n) = (options.k, data.len());
     if k == 0 || k > n {
@@ -65,8 +76,15 @@ pub fn fit(
             "k is {k}; it must be in 1..={n}, the number of distinct packets: lower k or give more flows"
         )));
     }
+    let trials = if options.trials == 0 { 2 + (k as f64).ln() as usize } else { options.trials };
     let mut codebook = match start {
-        None => rounded(seeds::draw(data, k, options.trials, options.seed))?,
+        None => {
+            let drawn = |n| progress(Step::Seeds(n));
+            let Some(seeds) = seeds::draw(data, k, trials, options.seed, drawn) else {
+                return Err(Error::new(Kind::Interrupted, "stopped before the first iteration of k-means"));
+            };
+            rounded(seeds)?
+        }
         Some(start) if start.len() == k => start.clone(),
         Some(start) => {
             return Err(Error::mismatch(format!("k is {k}, but the codebook to start from has {}", start.len())));
@@ -76,7 +94,7 @@ pub fn fit(
     for iteration in 1..=options.max_iterations.max(1) {
         let assignment = Assignment::new(data, &codebook);
         let inertia = assignment.inertia;
-        if progress(iteration, inertia).is_break() {
+        if progress(Step::Iteration(inertia)).is_break() {
             return Err(Error::new(Kind::Interrupted, format!("stopped after {iteration} iterations of k-means")));
         }
         // An inertia of 0 cannot be improved, and would make the relative test divide by itself.
@@ -203,6 +221,13 @@ fn parts(data: &Columns) -> impl IndexedParallelIterator<Item = Range<usize>> {
     (0..n.div_ceil(PART)).into_par_iter().map(move |part| part * PART..((part + 1) * PART).min(n))
 }
 
+/// Shows `visit` the column, the token and the points of every stretch of points with one nearest centroid, by rising
+/// column.
+pub(super) fn each_stretch(data: &Columns, codebook: &Codebook, visit: &mut dyn FnMut(usize, Token, Range<usize>)) {
+    let sites = sites(data, codebook);
+    stretches(data, &sites, 0..data.xs.len(), &mut |column, rank, points| visit(column, sites.token(rank), points));
+}
+
 /// Shows `visit` the column, the rank of the nearest centroid and the points of every stretch of `columns`.
 fn stretches(data: &Columns, sites: &Sites, columns: Range<usize>, visit: &mut dyn FnMut(usize, u32, Range<usize>)) {
     let mut unlimited = usize::MAX;
@@ -233,7 +258,7 @@ mod tests {
     fn columns(packets: &[Packet], scaler: Scaler) -> Columns {
         let mut histogram = Histogram::default();
         histogram.add(packets).unwrap();
-        Columns::new(histogram, scaler).unwrap()
+        Columns::new(histogram, scaler).unwrap().0
     }
 
     fn blobs(n: usize) -> Vec<Packet> {
@@ -249,15 +274,17 @@ mod tests {
 
     fn fit_packets(packets: Vec<Packet>, k: usize) -> Result<Fit> {
         let data = columns(&packets, Scaler::Log1pUs);
-        fit(&data, None, &Options { k, tolerance: 0.0, ..Options::default() }, &mut |_, _| ControlFlow::Continue(()))
+        fit(&data, None, &Options { k, tolerance: 0.0, ..Options::default() }, &mut |_| ControlFlow::Continue(()))
     }
 
     #[test]
     fn three_blobs_give_three_centroids_and_falling_inertia() {
         let data = columns(&blobs(3000), Scaler::Log1pUs);
         let mut seen = Vec::new();
-        let fit = fit(&data, None, &Options { k: 3, ..Options::default() }, &mut |_, inertia| {
-            seen.push(inertia);
+        let fit = fit(&data, None, &Options { k: 3, ..Options::default() }, &mut |step| {
+            if let Step::Iteration(inertia) = step {
+                seen.push(inertia);
+            }
             ControlFlow::Continue(())
         })
         .unwrap();
@@ -296,7 +323,7 @@ mod tests {
     fn a_fit_goes_on_from_a_codebook_of_the_same_size_only() {
         let data = columns(&blobs(3000), Scaler::Log1pUs);
         let go = |start: &Codebook, k| {
-            fit(&data, Some(start), &Options { k, ..Options::default() }, &mut |_, _| ControlFlow::Continue(()))
+            fit(&data, Some(start), &Options { k, ..Options::default() }, &mut |_| ControlFlow::Continue(()))
         };
         let three = fit_packets(blobs(3000), 3).unwrap();
         let again = go(&three.codebook, 3).unwrap();

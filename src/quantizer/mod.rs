@@ -7,6 +7,7 @@ pub mod histogram;
 pub mod kmeans;
 pub mod scaler;
 mod seeds;
+pub mod spread;
 pub(crate) mod table;
 
 pub use codebook::Codebook;
@@ -14,9 +15,14 @@ pub use scaler::Scaler;
 
 use crate::error::{Error, Result};
 use crate::packet::Packet;
+use crate::random::uniform;
 use crate::tokens::Token;
+use spread::{Layer, Spread};
 use std::sync::Arc;
 use table::Table;
+
+/// Sets these draws apart from others of the same seed: ASCII "spread".
+const SPREAD_DRAWS: u64 = 0x7370_7265_6164;
 
 /// A scaler and a codebook: turns packets into tokens and back. Immutable; shared between threads without locks.
 #[derive(Clone, Debug)]
@@ -25,13 +31,30 @@ pub struct Quantizer {
     codebook: Codebook,
     /// Shared: it is many times the size of the codebook.
     table: Arc<Table>,
+    spread: Option<Arc<Spread>>,
 }
 
 impl Quantizer {
     /// Joins the two and builds the table that encodes.
     pub fn new(scaler: Scaler, codebook: Codebook) -> Self {
         let table = Arc::new(Table::new(scaler, &codebook));
-        Self { scaler, codebook, table }
+        Self { scaler, codebook, table, spread: None }
+    }
+
+    /// The same with the packets behind each centroid, [`spread::LAYERS`] layers a token, for [`Self::decode_sampled`].
+    /// Refuses layers that do not belong to the codebook.
+    pub fn with_spread(self, layers: &[Layer]) -> Result<Self> {
+        if layers.len() != self.n_tokens() * spread::LAYERS {
+            let (n, k) = (layers.len(), self.n_tokens());
+            return Err(Error::mismatch(format!("spread has {n} layers; {k} tokens have {} each", spread::LAYERS)));
+        }
+        let spread = Spread::from_layers(layers, |packet| self.token(packet))?;
+        Ok(Self { spread: Some(Arc::new(spread)), ..self })
+    }
+
+    /// The packets behind each centroid, if they are known.
+    pub fn spread(&self) -> Option<&Spread> {
+        self.spread.as_deref()
     }
 
     /// The scaler.
@@ -71,25 +94,55 @@ impl Quantizer {
             }
         }
         for (&packet, token) in packets.iter().zip(tokens) {
-            *token = match self.table.token(packet) {
-                Some(token) => token,
-                None => self.codebook.nearest(self.scaler.point(packet)),
-            };
+            *token = self.token(packet);
         }
         Ok(())
     }
 
+    /// The token of a packet whose time is legal.
+    #[inline(always)]
+    fn token(&self, packet: Packet) -> Token {
+        match self.table.token(packet) {
+            Some(token) => token,
+            None => self.codebook.nearest(self.scaler.point(packet)),
+        }
+    }
+
     /// The packet at each token's centroid, to `packets` of the same length. Nothing is written if a token is refused.
     pub fn decode(&self, tokens: &[Token], packets: &mut [Packet]) -> Result<()> {
+        self.check_tokens(tokens, packets)?;
+        for (token, packet) in tokens.iter().zip(packets) {
+            *packet = self.scaler.packet(self.codebook.centroid(*token));
+        }
+        Ok(())
+    }
+
+    /// A packet of each token, drawn from those the codebook was fitted to, as `seed` and `stream` say: token `i` always
+    /// gets draw `i`. The packet has that token; its size occurred, its time lies between times that did. A token that
+    /// stood for no packet gives its centroid. Fails if the packets behind the centroids are not known.
+    pub fn decode_sampled(&self, tokens: &[Token], seed: u64, stream: u64, packets: &mut [Packet]) -> Result<()> {
+        let Some(spread) = &self.spread else {
+            return Err(Error::mismatch(
+                "the quantizer has no spread to draw packets from: decode to centroids, or fit it again with \
+                 `trafficgpt quantizer fit`",
+            ));
+        };
+        self.check_tokens(tokens, packets)?;
+        for ((i, &token), packet) in (0u64..).zip(tokens).zip(packets) {
+            let draws = [2 * i, 2 * i + 1].map(|step| uniform(seed ^ SPREAD_DRAWS, stream, step));
+            let drawn = spread.packet(token, self.scaler, draws);
+            *packet = drawn.unwrap_or_else(|| self.scaler.packet(self.codebook.centroid(token)));
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self, tokens: &[Token], packets: &[Packet]) -> Result<()> {
         if packets.len() != tokens.len() {
             return Err(Error::invalid(format!("{} tokens, room for {} packets", tokens.len(), packets.len())));
         }
         let k = self.n_tokens();
         if let Some((i, token)) = tokens.iter().enumerate().find(|(_, t)| **t as usize >= k) {
             return Err(Error::invalid(format!("token {i} is {token}; packet tokens are 0..{k}")));
-        }
-        for (token, packet) in tokens.iter().zip(packets) {
-            *packet = self.scaler.packet(self.codebook.centroid(*token));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::packet::Packet;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::str::FromStr;
 
 /// A point of the plane the codebook divides: scaled size, scaled time.
@@ -96,6 +97,16 @@ impl Scaler {
             Self::Log1pUs | Self::Log10Ms => SIZE_UNIT,
             Self::Log1pUsFine => FINE_SIZE_UNIT,
         }
+    }
+}
+
+impl fmt::Display for Scaler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log1pUs => "log1p-us",
+            Self::Log1pUsFine => "log1p-us-fine",
+            Self::Log10Ms => "log10-ms",
+        })
     }
 }
 

@@ -8,7 +8,7 @@
 use super::columns::Columns;
 use super::scaler::Point;
 use crate::random::Stream;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Columns whose masses are summed as one when drawing.
 const BLOCK: usize = 64;
@@ -16,10 +16,13 @@ const BLOCK: usize = 64;
 /// Points of a stretch that are looked at one by one when drawing.
 const FEW: usize = 32;
 
+/// Seeds between two reports of progress.
+const TOLD: usize = 64;
+
 /// The points of a column that a seed is nearest to: from the end of the cell before to its own.
 #[derive(Clone, Copy)]
 struct Cell {
-    seed: u32,
+    seed: Point,
     end: usize,
     /// Weight times squared distance, summed.
     cost: f64,
@@ -44,11 +47,21 @@ struct Seeds<'a> {
     blocks: Vec<f64>,
 }
 
-/// Draws `k` points of `columns`, which has as many, `trials` candidates for each.
-pub(super) fn draw(columns: &Columns, k: usize, trials: usize, seed: u64) -> Vec<Point> {
+/// Draws `k` points of `columns`, which has as many, `trials` candidates for each. `progress` sees their number now and
+/// then; none come back if it stops the work.
+pub(super) fn draw(
+    columns: &Columns,
+    k: usize,
+    trials: usize,
+    seed: u64,
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
+) -> Option<Vec<Point>> {
     let mut draws = Stream::new(seed, 0);
     let mut seeds = Seeds::first(columns, draws.uniform());
     while seeds.seeds.len() < k {
+        if seeds.seeds.len().is_multiple_of(TOLD) && progress(seeds.seeds.len()).is_break() {
+            return None;
+        }
         let mut best: Option<(f64, Point)> = None;
         for _ in 0..trials.max(1) {
             let candidate = seeds.point_at(draws.uniform());
@@ -61,7 +74,7 @@ pub(super) fn draw(columns: &Columns, k: usize, trials: usize, seed: u64) -> Vec
             seeds.insert(point);
         }
     }
-    seeds.seeds
+    Some(seeds.seeds)
 }
 
 impl<'a> Seeds<'a> {
@@ -75,9 +88,7 @@ impl<'a> Seeds<'a> {
             left -= weight(at);
             at += 1;
         }
-        let points = columns.points(at);
-        let below = |point: usize| columns.sums(at, points.start..point + 1).w <= left;
-        let point = (points.start + partition(points.len(), |i| below(points.start + i))).min(points.end - 1);
+        let point = columns.point_at_weight(at, columns.points(at), left);
         let mut out = Self {
             columns,
             seeds: Vec::new(),
@@ -92,7 +103,6 @@ impl<'a> Seeds<'a> {
 
     /// Adds a seed, which takes from the others what it is nearer to.
     fn insert(&mut self, seed: Point) {
-        let id = self.seeds.len() as u32;
         self.seeds.push(seed);
         for column in 0..self.columns.xs.len() {
             if !self.reaches(column, seed) {
@@ -103,7 +113,7 @@ impl<'a> Seeds<'a> {
             if let Some(below) = taken.cells.start.checked_sub(1) {
                 cells[below].end = taken.points.start;
             }
-            cells.splice(taken.cells.clone(), [Cell { seed: id, end: taken.points.end, cost: 0.0 }]);
+            cells.splice(taken.cells.clone(), [Cell { seed, end: taken.points.end, cost: 0.0 }]);
             self.refresh(column, taken.cells.start);
         }
     }
@@ -118,7 +128,7 @@ impl<'a> Seeds<'a> {
                 let own = self.points_of(column, i);
                 let lost = own.start.max(points.start)..own.end.min(points.end);
                 if !lost.is_empty() {
-                    gain += self.columns.cost(column, lost, self.seeds[self.cells[column][i].seed as usize]);
+                    gain += self.columns.cost(column, lost, self.cells[column][i].seed);
                 }
             }
         }
@@ -136,13 +146,22 @@ impl<'a> Seeds<'a> {
         if cells.is_empty() {
             return Some(Taken { cells: 0..0, points: self.columns.points(column) });
         }
-        let place = cells.partition_point(|cell| self.seeds[cell.seed as usize][1] < seed[1]);
+        let place = cells.partition_point(|cell| cell.seed[1] < seed[1]);
         let middle = place.checked_sub(1).map_or(self.columns.points(column).start, |below| cells[below].end);
         let x = self.columns.xs[column];
+        // It takes a stretch around the border of its neighbours in time, or nothing.
+        let nearer = |point: usize, own: Point| {
+            let [new, old] = [seed, own].map(|s| (x - s[0]).powi(2) + (self.columns.ys[point] - s[1]).powi(2));
+            new < old
+        };
+        let above = cells.get(place).is_some_and(|cell| nearer(middle, cell.seed));
+        if !above && !place.checked_sub(1).is_some_and(|below| nearer(middle - 1, cells[below].seed)) {
+            return None;
+        }
         let mut taken = Taken { cells: place..place, points: middle..middle };
         while let Some(above) = cells.get(taken.cells.end) {
             let own = taken.points.end..above.end;
-            taken.points.end = self.columns.first_at_least(own, border(x, seed, self.seeds[above.seed as usize]));
+            taken.points.end = self.columns.first_at_least(own, border(x, seed, above.seed));
             if taken.points.end < above.end {
                 break;
             }
@@ -150,7 +169,7 @@ impl<'a> Seeds<'a> {
         }
         while let Some(below) = taken.cells.start.checked_sub(1) {
             let own = self.points_of(column, below);
-            let low = border(x, self.seeds[cells[below].seed as usize], seed);
+            let low = border(x, cells[below].seed, seed);
             taken.points.start = self.columns.first_at_least(own.clone(), low);
             if taken.points.start > own.start {
                 break;
@@ -169,14 +188,14 @@ impl<'a> Seeds<'a> {
     /// Brings the costs up to date after cell `new` of the column was put between its neighbours.
     fn refresh(&mut self, column: usize, new: usize) {
         for i in new.saturating_sub(1)..(new + 2).min(self.cells[column].len()) {
-            let seed = self.seeds[self.cells[column][i].seed as usize];
+            let seed = self.cells[column][i].seed;
             self.cells[column][i].cost = self.columns.cost(column, self.points_of(column, i), seed);
         }
         let x = self.columns.xs[column];
         let mut begin = self.columns.points(column).start;
         let (mut mass, mut far) = (0.0, 0.0f64);
         for cell in &self.cells[column] {
-            let [sx, sy] = self.seeds[cell.seed as usize];
+            let [sx, sy] = cell.seed;
             mass += cell.cost;
             // Distances along a stretch are largest at its ends.
             for end in [begin, cell.end - 1] {
@@ -197,13 +216,17 @@ impl<'a> Seeds<'a> {
         let column = block * BLOCK + pick(&masses[..masses.len().min(BLOCK)], &mut left);
         let costs: Vec<f64> = self.cells[column].iter().map(|cell| cell.cost).collect();
         let cell = pick(&costs, &mut left);
-        let seed = self.seeds[self.cells[column][cell].seed as usize];
+        let seed = self.cells[column][cell].seed;
         let points = self.points_of(column, cell);
         let cost = |point: usize| self.columns.cost(column, point..point + 1, seed);
         let mut point = points.start;
         if points.len() > FEW {
-            let passed = |i: usize| self.columns.cost(column, points.start..points.start + i + 1, seed) <= left;
-            point = (points.start + partition(points.len(), passed)).min(points.end - 1);
+            let mut high = points.end - 1;
+            while point < high {
+                let middle = point.midpoint(high);
+                let passed = self.columns.cost(column, points.start..middle + 1, seed) <= left;
+                (point, high) = if passed { (middle + 1, high) } else { (point, middle) };
+            }
         } else {
             while point + 1 < points.end && left >= cost(point) {
                 left -= cost(point);
@@ -242,14 +265,4 @@ fn pick(masses: &[f64], left: &mut f64) -> usize {
     let last = masses.iter().rposition(|&mass| mass > 0.0).unwrap_or(0);
     *left = masses[last];
     last
-}
-
-/// The first of `0..n` for which `passed` is false, where it is true up to there; `n` if there is none.
-fn partition(n: usize, passed: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, n);
-    while low < high {
-        let middle = low.midpoint(high);
-        if passed(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
 }

@@ -24,6 +24,8 @@ pub enum Draw {
     Borrow = 5,
     /// Whose times those are.
     Lender = 6,
+    /// How the packets of a flow are changed.
+    Reshape = 7,
 }
 
 impl Draw {

@@ -53,7 +53,8 @@ pub struct Source {
 }
 
 impl Source {
-    fn new(path: &Path, rows: usize) -> Result<Self> {
+    /// Of the file at `path`, whose content is read.
+    pub(super) fn new(path: &Path, rows: usize) -> Result<Self> {
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { file, sha256: sha256(path)?, rows })
     }
@@ -224,25 +225,6 @@ pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
         Ok(Filter { exclude: true, ..filter })
     };
     texts.iter().map(exclusion).collect()
-}
-
-/// The packets that a quantizer is fitted to: the first [`N_PACKETS`] of every flow that is not held out.
-pub fn training_packets(paths: &[PathBuf], exclude: &[String]) -> Result<(Vec<Packet>, Vec<Source>)> {
-    let filters = exclusions(exclude)?;
-    let (mut packets, mut sources) = (Vec::new(), Vec::new());
-    for path in paths {
-        for file in table::files_of(path)? {
-            let table = Table::read_filtered(&file, &filters)?;
-            sources.push(Source::new(&file, table.rows.len())?);
-            for row in table.rows.iter().filter(|row| !matches!(row.split, Some(Split::Val | Split::Test))) {
-                packets.extend(row.packets.iter().take(N_PACKETS));
-            }
-        }
-    }
-    if packets.is_empty() {
-        return Err(Error::invalid("there are no packets to fit to: all flows are of split val or test"));
-    }
-    Ok((packets, sources))
 }
 
 /// Gives a split to every flow that has none, and refuses groups that lie on several sides.

@@ -75,6 +75,16 @@ fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f
     counts.iter().map(|&n| (raw(n) * f64::from(flows) / total) as f32).collect()
 }
 
+/// How many of the `n` packets of training flow `flow` the classifier sees in `epoch`.
+fn cut(settings: &Finetune, flow: usize, epoch: u64, n: usize) -> usize {
+    let draw = Draw::Cut.uniform(settings.run.seed, epoch, flow);
+    if draw >= settings.crop {
+        return n;
+    }
+    // Below the threshold the draw is uniform in 0..crop, so one draw decides both.
+    1 + ((draw / settings.crop * n as f64) as usize).min(n - 1)
+}
+
 impl<'a> Classification<'a> {
     /// The task on `data`, read through `quantizer`, all of whose flows have labels.
     pub fn new(
@@ -94,7 +104,7 @@ impl<'a> Classification<'a> {
             objective,
             costs: data.train.costs(),
             class_tokens,
-            jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.seed),
+            jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed),
             frozen: None,
             scratch: Scratch::default(),
         };
@@ -126,17 +136,6 @@ impl<'a> Classification<'a> {
     fn class_led(&self, flow: usize) -> Option<Token> {
         let learns = self.settings.lm_weight > 0.0 && !self.settings.freeze;
         self.data.train.labels[flow].filter(|_| learns).and_then(|label| self.class_tokens[label as usize])
-    }
-
-    /// How many packets of training flow `flow` the classifier sees in `epoch`.
-    fn cut(&self, flow: usize, epoch: u64) -> usize {
-        let (n, seed) = (self.data.train.tokens.row(flow).len(), self.settings.run.seed);
-        let draw = Draw::Cut.uniform(seed, epoch, flow);
-        if draw >= self.settings.crop {
-            return n;
-        }
-        // Below the threshold the draw is uniform in 0..crop, so one draw decides both.
-        1 + ((draw / self.settings.crop * n as f64) as usize).min(n - 1)
     }
 
     /// Logits of all validation flows, and the language model's mean loss where it is learnt.
@@ -234,12 +233,12 @@ impl Task for Classification<'_> {
         let mut batch = std::mem::take(&mut self.scratch.batch);
         batch.clear();
         for &flow in flows {
-            let n = self.cut(flow, at.epoch);
             let borrow = Draw::Borrow.uniform(run.seed, at.epoch, flow) < self.settings.borrow_times;
             let packets = match borrow {
                 true => self.jitter.borrowed(train, flow, at.epoch)?,
                 false => self.jitter.tokens(train, flow, at.epoch)?,
             };
+            let n = cut(self.settings, flow, at.epoch, packets.len());
             batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
             if borrow {
                 batch.forget_targets();
@@ -390,24 +389,14 @@ mod tests {
 
     #[test]
     fn cuts_keep_at_least_one_packet_and_as_many_flows_as_asked() {
-        let n = 2000;
-        let mut train = Flows::default();
-        for _ in 0..n {
-            train.tokens.push([0, 1, 2, 3]);
-            train.ended.push(true);
-            train.labels.push(Some(0));
-        }
-        let data = Dataset { train, labels: vec!["a".into()], ..Dataset::default() };
-        let (settings, vocabulary) = (Finetune { crop: 0.4, ..settings() }, Vocabulary::new(6, []));
-        let quantizer = quantizer();
-        let task = Classification::new(&data, &quantizer, &vocabulary, &settings);
+        let (n, settings) = (2000, Finetune { crop: 0.4, ..settings() });
         let mut counts = [0; 5];
-        (0..n).for_each(|flow| counts[task.cut(flow, 3)] += 1);
+        (0..n).for_each(|flow| counts[cut(&settings, flow, 3, 4)] += 1);
         assert_eq!(counts[0], 0);
         assert!(counts[1..4].iter().all(|c| (140..260).contains(c)), "a tenth each: {counts:?}");
         assert_ne!(
-            (0..n).map(|f| task.cut(f, 3)).collect::<Vec<_>>(),
-            (0..n).map(|f| task.cut(f, 4)).collect::<Vec<_>>()
+            (0..n).map(|f| cut(&settings, f, 3, 4)).collect::<Vec<_>>(),
+            (0..n).map(|f| cut(&settings, f, 4, 4)).collect::<Vec<_>>()
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Time jitter: training flows as other links would have delayed them.
+//! Training flows as tokens, anew in every epoch: with their times shaken as other links would have delayed them, and
+//! their packets changed as [`Reshape`] says.
 //!
 //! The delays of a capture are those of the places it was made at. Shaking the times of a flow, on the scale the
 //! quantizer sees them, keeps the network from learning them by heart; lending it the times of another flow keeps a
@@ -10,22 +11,24 @@ use crate::quantizer::Quantizer;
 use crate::tokens::Token;
 use crate::train::batch::Draw;
 use crate::train::dataset::Flows;
+use crate::train::reshape::Reshape;
 
-/// Turns training flows into tokens, with their times shaken.
+/// Turns training flows into tokens, with their times shaken and their packets changed.
 #[derive(Debug)]
 pub struct Jitter<'a> {
     quantizer: &'a Quantizer,
     /// Standard deviation in decades, once for a flow and once for each of its packets.
     decades: f64,
+    reshape: Reshape,
     seed: u64,
     packets: Vec<Packet>,
     tokens: Vec<Token>,
 }
 
 impl<'a> Jitter<'a> {
-    /// Shakes by `decades`; all draws are made under `seed`.
-    pub fn new(quantizer: &'a Quantizer, decades: f64, seed: u64) -> Self {
-        Self { quantizer, decades, seed, packets: Vec::new(), tokens: Vec::new() }
+    /// Shakes by `decades` and changes by `reshape`; all draws are made under `seed`.
+    pub fn new(quantizer: &'a Quantizer, decades: f64, reshape: Reshape, seed: u64) -> Self {
+        Self { quantizer, decades, reshape, seed, packets: Vec::new(), tokens: Vec::new() }
     }
 
     /// The tokens of flow `i` of `flows` in `epoch`.
@@ -41,7 +44,7 @@ impl<'a> Jitter<'a> {
 
     /// The sizes of flow `i` with the times of flow `lender`, over again where it has fewer packets.
     fn with_times_of<'b>(&'b mut self, flows: &'b Flows, i: usize, lender: usize, epoch: u64) -> Result<&'b [Token]> {
-        if self.decades == 0.0 && lender == i {
+        if self.decades == 0.0 && lender == i && self.reshape.is_none() {
             return Ok(flows.tokens.row(i));
         }
         let times = flows.packets.row(lender);
@@ -55,6 +58,7 @@ impl<'a> Jitter<'a> {
             let shift = whole + self.decades * draws.normal();
             Packet { size: packet.size, ipt_us: shaken(time.ipt_us, shift) }
         }));
+        self.reshape.apply(&mut self.packets, &mut Draw::Reshape.sequence(self.seed, epoch, i));
         self.tokens.resize(self.packets.len(), 0);
         self.quantizer.encode(&self.packets, &mut self.tokens)?;
         Ok(&self.tokens)
@@ -94,7 +98,7 @@ mod tests {
     #[test]
     fn times_move_by_as_much_as_asked_and_zero_stays() {
         let (quantizer, flows) = (quantizer(), flows());
-        let mut jitter = Jitter::new(&quantizer, 0.3, 1);
+        let mut jitter = Jitter::new(&quantizer, 0.3, Reshape::default(), 1);
         let (mut sum, mut squares, n) = (0.0, 0.0, 2000);
         for epoch in 0..n {
             let tokens = jitter.tokens(&flows, 0, epoch).unwrap();
@@ -111,11 +115,14 @@ mod tests {
     #[test]
     fn the_same_epoch_gives_the_same_tokens_and_none_gives_the_flows_own() {
         let (quantizer, flows) = (quantizer(), flows());
-        let mut jitter = Jitter::new(&quantizer, 0.3, 1);
+        let mut jitter = Jitter::new(&quantizer, 0.3, Reshape::default(), 1);
         let first = jitter.tokens(&flows, 0, 4).unwrap().to_vec();
         assert_ne!(jitter.tokens(&flows, 0, 5).unwrap(), first);
         assert_eq!(jitter.tokens(&flows, 0, 4).unwrap(), first);
-        assert_eq!(Jitter::new(&quantizer, 0.0, 1).tokens(&flows, 0, 4).unwrap(), flows.tokens.row(0));
+        assert_eq!(
+            Jitter::new(&quantizer, 0.0, Reshape::default(), 1).tokens(&flows, 0, 4).unwrap(),
+            flows.tokens.row(0)
+        );
     }
 
     #[test]
@@ -127,13 +134,28 @@ mod tests {
         flows.tokens.push([0, 20]);
         flows.ended.push(true);
         flows.labels.push(None);
-        let mut jitter = Jitter::new(&quantizer, 0.0, 1);
+        let mut jitter = Jitter::new(&quantizer, 0.0, Reshape::default(), 1);
         let mut seen = std::collections::BTreeSet::new();
         for epoch in 0..50 {
             seen.insert(jitter.borrowed(&flows, 0, epoch).unwrap().to_vec());
         }
         let own = flows.tokens.row(0).to_vec();
         assert_eq!(seen, [own, vec![0, 20, 20, 20, 20, 20]].into_iter().collect());
+    }
+
+    #[test]
+    fn packets_are_changed_before_they_become_tokens() {
+        let (quantizer, flows) = (quantizer(), flows());
+        let reshape = Reshape { late_start: 1.0, ..Reshape::default() };
+        let mut jitter = Jitter::new(&quantizer, 0.0, reshape, 1);
+        let (own, mut lengths) = (flows.tokens.row(0), std::collections::BTreeSet::new());
+        for epoch in 0..50 {
+            let tokens = jitter.tokens(&flows, 0, epoch).unwrap();
+            assert_eq!(tokens[0], 0, "what is now the first packet waits for nothing");
+            assert_eq!(tokens[1..], own[own.len() - tokens.len() + 1..]);
+            lengths.insert(tokens.len());
+        }
+        assert_eq!(lengths, [2, 3, 4, 5].into_iter().collect());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
 use crate::train::jitter::Jitter;
 use crate::train::settings::Pretrain;
+use crate::train::smooth;
 use crate::train::trainer::{At, StepLoss, Task, Validation};
 use serde_json::{Map, json};
 
@@ -38,14 +39,19 @@ pub fn vocabulary(k: usize, data: &Dataset, settings: &Pretrain) -> Result<Vocab
 
 /// The shape of the network that `settings` ask for.
 pub fn config(vocabulary: &Vocabulary, settings: &Pretrain) -> Result<Config> {
-    let config = Config::new(vocabulary.len(), settings.layers, settings.width, settings.heads);
+    // The token that leads a flow and the `EOF` that ends it take a position each.
+    let n_positions = settings.n_packets + 2;
+    let config =
+        Config { n_positions, ..Config::new(vocabulary.len(), settings.layers, settings.width, settings.heads) };
     config.check()?;
     Ok(config)
 }
 
-/// A network of shape `config` at its beginning.
-pub fn model(config: &Config, settings: &Pretrain) -> Result<Model> {
-    Ok(Model { weights: Weights::init(config, settings.run.seed)?, head: None })
+/// A network of shape `config` that reads tokens of `quantizer`, at its beginning.
+pub fn model(config: &Config, quantizer: &Quantizer, settings: &Pretrain) -> Result<Model> {
+    let mut weights = Weights::init(config, settings.run.seed)?;
+    smooth::embeddings(&mut weights, quantizer, settings.smooth_embeddings, settings.run.seed)?;
+    Ok(Model { weights, head: None })
 }
 
 impl<'a> LanguageModel<'a> {
@@ -56,7 +62,7 @@ impl<'a> LanguageModel<'a> {
         vocabulary: &'a Vocabulary,
         settings: &'a Pretrain,
     ) -> Self {
-        let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.seed);
+        let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed);
         let class_tokens = data.labels.iter().map(|label| vocabulary.class(label)).collect();
         let (costs, batch, tape) = (data.train.costs(), Batch::default(), Tape::new());
         Self { data, vocabulary, settings, costs, class_tokens, jitter, batch, tape }

@@ -1,9 +1,9 @@
 //! `quantizer.safetensors` with what it takes to use it alone: the scaler, and how the centroids came to be.
 
-use crate::bundle::tensors::{Tensors, metadata, serialize};
+use crate::bundle::tensors::{self, metadata};
 use crate::error::{Error, Result};
 use crate::quantizer::codebook::MAX_CENTROIDS;
-use crate::quantizer::{Codebook, Quantizer, Scaler};
+use crate::quantizer::{Quantizer, Scaler};
 use crate::train::atomic::AtomicFile;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -11,9 +11,6 @@ use std::path::Path;
 
 /// The one key of the file's metadata: several would stand in random order, and equal fits should give equal files.
 const KEY: &str = "trafficgpt.quantizer";
-
-/// Room for the header and metadata.
-const MAX_HEADER: u64 = 1 << 20;
 
 /// What the metadata holds, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,10 +22,9 @@ struct Meta {
 
 /// The bytes of the file of `quantizer`; `fit` says how the centroids came to be.
 pub fn to_bytes(quantizer: &Quantizer, fit: serde_json::Value) -> Result<Vec<u8>> {
-    let codebook = quantizer.codebook();
     let meta = serde_json::to_string(&Meta { scaler: quantizer.scaler(), fit })
         .map_err(|e| Error::invalid(format!("metadata: {e}")))?;
-    serialize([("centroids", &[codebook.len(), 2][..], codebook.centroids().as_flattened())], (KEY, meta))
+    tensors::quantizer_bytes(quantizer, Some((KEY, meta)))
 }
 
 /// Writes the file of `quantizer` to `path`, whole or not at all; `fit` says how the centroids came to be.
@@ -47,7 +43,7 @@ pub fn read(path: &Path) -> Result<Quantizer> {
 /// The bytes of the file at `path`, which may not be larger than a quantizer can be.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
-    if size > 8 * MAX_CENTROIDS as u64 + MAX_HEADER {
+    if size > tensors::quantizer_limit(MAX_CENTROIDS) {
         return Err(Error::format(format!("{}: {size} bytes are too many for a quantizer", path.display())));
     }
     std::fs::read(path).map_err(|e| Error::io(path, &e))
@@ -55,15 +51,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
 
 /// The quantizer in the bytes of a file.
 pub fn parse(bytes: &[u8]) -> Result<Quantizer> {
-    let file = Tensors::parse(bytes, 2)?;
-    let scaler = meta(bytes)?.scaler;
-    let shape = file.shape("centroids").unwrap_or_default();
-    let &[k, 2] = shape.as_slice() else {
-        return Err(Error::format(format!("tensor centroids has shape {shape:?}; it must be [K, 2]")));
-    };
-    let mut centroids = vec![[0.0; 2]; k];
-    file.copy("centroids", &shape, centroids.as_flattened_mut())?;
-    Ok(Quantizer::new(scaler, Codebook::new(centroids)?))
+    tensors::read_quantizer(bytes, meta(bytes)?.scaler, None)
 }
 
 /// How the centroids in the bytes of a file came to be; null if it does not say.
@@ -80,6 +68,7 @@ fn meta(bytes: &[u8]) -> Result<Meta> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantizer::Codebook;
 
     #[test]
     fn a_quantizer_comes_back_with_its_scaler() {

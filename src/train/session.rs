@@ -90,9 +90,9 @@ impl Session<'_> {
         RunDir::check_new(self.output)?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
-        let flows = self.read(data, &parsed, N_PACKETS, settings.val_share)?;
+        let flows = self.read(data, &parsed, settings.n_packets, settings.val_share)?;
         let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
-        let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, settings)?;
+        let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
         let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
         let mut directory = self.create("pretrain", settings, data, &flows, &origin, Vec::new())?;
         let mut task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
@@ -130,9 +130,9 @@ impl Session<'_> {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
                 settings.check()?;
-                let flows = self.read(&data, &quantizer, N_PACKETS, settings.val_share)?;
+                let flows = self.read(&data, &quantizer, settings.n_packets, settings.val_share)?;
                 record.check_data(&flows)?;
-                let model = pretrain::model(&record.model, &settings)?;
+                let model = pretrain::model(&record.model, &quantizer, &settings)?;
                 directory.set_config(&with_data(&settings, &data)?)?;
                 let mut task = LanguageModel::new(&flows, &quantizer, &record.vocabulary, &settings);
                 self.train(&mut directory, &settings.run, &mut task, model, false, checkpoint)

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::gpt2::Dropout;
+use crate::packet::N_PACKETS;
+use crate::train::reshape::Reshape;
 use crate::train::schedule::Schedule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,12 +42,17 @@ pub struct Loop {
     /// Standard deviation, in decades, by which a training flow's times are shaken anew in every epoch, once for the
     /// whole flow and once for each packet: what is learnt then depends less on the delays of the captures; 0: not.
     pub time_jitter: f64,
+    /// How else training flows are changed anew in every epoch.
+    #[serde(flatten)]
+    pub reshape: Reshape,
     /// Largest global norm of the gradients; 0: unlimited.
     pub clip: f64,
     /// Seed of every draw.
     pub seed: u64,
     /// Evaluations without a gain before the run ends; 0: never.
     pub patience: u32,
+    /// Which evaluation the run gives: the best, or the last whatever it is.
+    pub choose: Choose,
     /// Steps between evaluations; 0: once an epoch.
     pub eval_every: u64,
     /// Steps between checkpoints; 0: at each evaluation. They are also written every five minutes.
@@ -71,14 +78,39 @@ impl Default for Loop {
             weight_decay: 0.01,
             dropout: 0.1,
             time_jitter: 0.0,
+            reshape: Reshape::default(),
             clip: 1.0,
             seed: 0,
             patience: 0,
+            choose: Choose::Best,
             eval_every: 0,
             save_every: 0,
             log_every: 10,
             keep: 2,
             threads: 0,
+        }
+    }
+}
+
+/// Which of its evaluations a run gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choose {
+    /// The best by the validation flows.
+    #[default]
+    Best,
+    /// The last: nothing is chosen by the validation flows, so their figures do not flatter.
+    Last,
+}
+
+impl std::str::FromStr for Choose {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "best" => Ok(Self::Best),
+            "last" => Ok(Self::Last),
+            _ => Err(Error::invalid(format!("choose is \"{text}\"; it must be best or last"))),
         }
     }
 }
@@ -102,10 +134,15 @@ pub struct Pretrain {
     pub width: usize,
     /// Attention heads of a block.
     pub heads: usize,
+    /// Most packets of a flow that the network reads, whatever it is used for; at most [`N_PACKETS`].
+    pub n_packets: usize,
     /// Whether the labels of the flows get tokens that lead their sequences.
     pub with_classes: bool,
     /// With classes: the probability that a labelled flow is led by `BOF` all the same, as it is when it is classified.
     pub bof_share: f64,
+    /// Share of the variance of the packets' first embeddings that is a smooth function of size and time, so that like
+    /// packets begin alike; 0: every token begins on its own.
+    pub smooth_embeddings: f64,
     /// Share of the groups held out for validation among flows that name no split.
     pub val_share: f64,
 }
@@ -113,7 +150,17 @@ pub struct Pretrain {
 impl Default for Pretrain {
     fn default() -> Self {
         let (layers, width, heads) = EDGE;
-        Self { run: Loop::default(), layers, width, heads, with_classes: false, bof_share: 0.5, val_share: 0.05 }
+        Self {
+            run: Loop::default(),
+            layers,
+            width,
+            heads,
+            n_packets: N_PACKETS,
+            with_classes: false,
+            bof_share: 0.5,
+            smooth_embeddings: 0.0,
+            val_share: 0.05,
+        }
     }
 }
 
@@ -226,6 +273,10 @@ impl Loop {
         range("weight_decay", self.weight_decay, 0.0, 10.0)?;
         range("dropout", self.dropout, 0.0, 0.9)?;
         range("time_jitter", self.time_jitter, 0.0, 10.0)?;
+        range("size_jitter", self.reshape.size_jitter, 0.0, 10.0)?;
+        range("header_shift", self.reshape.header_shift, 0.0, 1.0)?;
+        range("packet_loss", self.reshape.packet_loss, 0.0, 1.0)?;
+        range("late_start", self.reshape.late_start, 0.0, 1.0)?;
         range("clip", self.clip, 0.0, 1e6)
     }
 }
@@ -234,6 +285,11 @@ impl Pretrain {
     /// Checks every value against its range; the network's shape is checked where the vocabulary is known.
     pub fn check(&self) -> Result<()> {
         range("bof_share", self.bof_share, 0.0, 1.0)?;
+        if !(1..=N_PACKETS).contains(&self.n_packets) {
+            let n = self.n_packets;
+            return Err(Error::invalid(format!("n_packets is {n}; it must be in 1..={N_PACKETS}")));
+        }
+        range("smooth_embeddings", self.smooth_embeddings, 0.0, 1.0)?;
         range("val_share", self.val_share, 0.0, 0.9)?;
         self.run.check()
     }
@@ -247,10 +303,12 @@ impl Finetune {
         range("crop", self.crop, 0.0, 1.0)?;
         range("borrow_times", self.borrow_times, 0.0, 1.0)?;
         range("reject_below", self.reject_below, 0.0, 1.0)?;
-        if self.freeze && (self.crop > 0.0 || self.borrow_times > 0.0 || self.run.time_jitter > 0.0) {
+        let run = &self.run;
+        let changes = self.crop > 0.0 || self.borrow_times > 0.0 || run.time_jitter > 0.0 || !run.reshape.is_none();
+        if self.freeze && changes {
             return Err(Error::invalid(
-                "crop, borrow_times and time_jitter change what the network reads anew in every epoch; with freeze it reads every \
-                 flow once: leave them at 0",
+                "crop, borrow_times, time_jitter, size_jitter, header_shift, packet_loss and late_start change what the \
+                 network reads anew in every epoch; with freeze it reads every flow once: leave them at 0",
             ));
         }
         range("val_share", self.val_share, 0.0, 0.9)?;
@@ -326,7 +384,9 @@ mod tests {
 
     #[test]
     fn resolved_settings_survive_their_own_file() {
-        let settings = Finetune { crop: 0.25, class_weights: ClassWeights::Balanced, ..Finetune::default() };
+        let mut settings = Finetune { crop: 0.25, class_weights: ClassWeights::Balanced, ..Finetune::default() };
+        settings.run.reshape = Reshape { size_jitter: 0.1, header_shift: 0.2, packet_loss: 0.3, late_start: 0.4 };
+        settings.run.choose = Choose::Last;
         let text = toml::to_string(&settings).unwrap();
         assert_eq!(resolve::<Finetune>(None, table(&text)).unwrap(), settings);
     }
@@ -344,10 +404,30 @@ mod tests {
         }
         let missing = resolve::<Pretrain>(Some(&directory.path().join("none.toml")), toml::Table::new());
         assert_eq!(missing.unwrap_err().kind(), crate::Kind::Io);
-        for bad in ["epochs = 0", "lr = -1.0", "dropout = 1.5", "batch_tokens = 3", "bof_share = nan"] {
+        for bad in [
+            "epochs = 0",
+            "lr = -1.0",
+            "dropout = 1.5",
+            "batch_tokens = 3",
+            "bof_share = nan",
+            "smooth_embeddings = 1.1",
+            "size_jitter = -0.1",
+            "header_shift = 2.0",
+            "packet_loss = nan",
+            "late_start = 1.01",
+            "n_packets = 0",
+            "n_packets = 127",
+        ] {
             let settings: Pretrain = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();
             assert!(error.message().starts_with(bad.split(' ').next().unwrap()), "{error}");
+        }
+        assert!(resolve::<Pretrain>(None, table("choose = \"first\"")).is_err());
+        for change in
+            ["crop", "borrow_times", "time_jitter", "size_jitter", "header_shift", "packet_loss", "late_start"]
+        {
+            let settings: Finetune = resolve(None, table(&format!("freeze = true\n{change} = 0.1"))).unwrap();
+            assert!(settings.check().unwrap_err().message().contains(change), "{change}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::train::pace::Pace;
 use crate::train::parameters::Parameters;
 use crate::train::progress::Progress;
 use crate::train::rundir::RunDir;
-use crate::train::settings::Loop;
+use crate::train::settings::{Choose, Loop};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,7 +223,7 @@ impl<'a> Trainer<'a> {
         }
         self.state.evaluated = self.state.step;
         self.state.plateau.observe(found.loss, self.settings.plateau_patience);
-        let better = self.state.best.is_none_or(|best| found.score > best);
+        let better = self.settings.choose == Choose::Last || self.state.best.is_none_or(|best| found.score > best);
         if better {
             self.state.best = Some(found.score);
             self.state.best_step = self.state.step;

@@ -13,6 +13,8 @@ static struct {
   uint64_t offsets[4];
   size_t needed;
   tgpt_flow_info info;
+  tgpt_verdict verdicts[4];
+  char json[64];
 } out, before;
 
 static void prepare(void) {
@@ -162,6 +164,14 @@ static void quantizers(const tgpt_quantizer *quantizer, const tgpt_context *cont
   INVALID("packets is NULL", tgpt_quantizer_decode(quantizer, tokens, 2, NULL, &e));
   INVALID("tokens", tgpt_quantizer_decode(quantizer, tokens, (size_t)-1 / 4 + 2, out.packets, &e));
   INVALID("token 1", tgpt_quantizer_decode(quantizer, bad, 2, out.packets, &e));
+
+#define SAMPLED(quantizer, tokens, n, packets) tgpt_quantizer_decode_sampled(quantizer, tokens, n, 1, 2, packets, &e)
+  INVALID("quantizer is NULL", SAMPLED(NULL, tokens, 2, out.packets));
+  INVALID("quantizer", SAMPLED(wrong, tokens, 2, out.packets));
+  INVALID("tokens is NULL", SAMPLED(quantizer, NULL, 2, out.packets));
+  INVALID("packets is NULL", SAMPLED(quantizer, tokens, 2, NULL));
+  INVALID("tokens", SAMPLED(quantizer, tokens, (size_t)-1 / 4 + 2, out.packets));
+  INVALID("token 1", SAMPLED(quantizer, bad, 2, out.packets));
   tgpt_quantizer_free(NULL);
 }
 
@@ -217,6 +227,7 @@ static void classifiers(const tgpt_classifier *classifier, tgpt_worker *worker, 
 
 static void generators(const tgpt_generator *generator, tgpt_worker *worker, const tgpt_context *context) {
   const tgpt_generator *wrong = (const tgpt_generator *)(const void *)context;
+  const uint64_t empty[3] = {0, 0, 3};
   tgpt_worker *no_worker = (tgpt_worker *)(void *)(size_t)context;
   const tgpt_sampling init = TGPT_SAMPLING_INIT;
   tgpt_sampling s = init;
@@ -256,7 +267,7 @@ static void generators(const tgpt_generator *generator, tgpt_worker *worker, con
   FIELD("top_p", top_p, -1.0f);
   FIELD("temperature", temperature, -1.0f);
   FIELD("temperature", temperature, 1e9f);
-  FIELD("flags", flags, 1);
+  FIELD("flags", flags, 2);
   FIELD("sampling.reserved", reserved[0], 1);
   FIELD("sampling.reserved", reserved[3], 1);
   memset(&larger, 0, sizeof larger);
@@ -265,6 +276,19 @@ static void generators(const tgpt_generator *generator, tgpt_worker *worker, con
   larger.newer = 1;
   INVALID("sampling", WITH(&larger.sampling));
   CHECK(tgpt_generate(NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL) == TGPT_E_INVALID);
+
+#define SCORE(g, w, class_id, packets, offsets, n, nll) tgpt_score(g, w, class_id, packets, offsets, n, nll, &e)
+  INVALID("generator is NULL", SCORE(NULL, worker, 0, good, two, 2, out.values));
+  INVALID("generator", SCORE(wrong, worker, 0, good, two, 2, out.values));
+  INVALID("worker is NULL", SCORE(generator, NULL, 0, good, two, 2, out.values));
+  INVALID("worker", SCORE(generator, no_worker, 0, good, two, 2, out.values));
+  INVALID("class", SCORE(generator, worker, tgpt_generator_n_classes(generator), good, two, 2, out.values));
+  INVALID("packets is NULL", SCORE(generator, worker, 0, NULL, two, 2, out.values));
+  INVALID("offsets is NULL", SCORE(generator, worker, 0, good, NULL, 2, out.values));
+  INVALID("nll is NULL", SCORE(generator, worker, 0, good, two, 2, NULL));
+  INVALID("nll is not aligned", SCORE(generator, worker, 0, good, two, 2, ODD(float, out.values)));
+  INVALID("flow 0", SCORE(generator, worker, 0, good, empty, 2, out.values));
+  INVALID("n_flows", SCORE(generator, worker, 0, good, two, (size_t)-1, out.values));
   tgpt_generator_free(NULL);
 }
 
@@ -296,6 +320,78 @@ static void captures(const tgpt_context *context, const char *path, const char *
   tgpt_capture_free(NULL);
 }
 
+static void tables(const tgpt_classifier *classifier, const tgpt_context *context) {
+  const tgpt_classifier *wrong = (const tgpt_classifier *)(const void *)context;
+  const tgpt_config *no_config = (const tgpt_config *)(const void *)context;
+  tgpt_flows *no_flows = (tgpt_flows *)(void *)(size_t)context;
+  static const uint8_t bytes[64];
+  const uint8_t *frames[2] = {bytes, NULL};
+  const tgpt_frame_info infos[2] = {{1, 64, 64}, {1, 1, 64}};
+  tgpt_observation two_packets[2];
+  tgpt_config *config = NULL;
+  tgpt_flows *flows = NULL;
+  size_t n = 99;
+  memset(two_packets, 0, sizeof two_packets);
+  two_packets[1].reserved[9] = 1;
+  MUST(tgpt_config_new(&config, &e));
+  MUST(tgpt_flows_new(classifier, NULL, &flows, &e));
+
+  INVALID("classifier is NULL", tgpt_flows_new(NULL, NULL, OUT(tgpt_flows), &e));
+  INVALID("classifier", tgpt_flows_new(wrong, NULL, OUT(tgpt_flows), &e));
+  INVALID("config", tgpt_flows_new(classifier, no_config, OUT(tgpt_flows), &e));
+  INVALID("out is NULL", tgpt_flows_new(classifier, NULL, NULL, &e));
+  INVALID("out is not aligned", tgpt_flows_new(classifier, NULL, ODD(tgpt_flows *, &out.handle), &e));
+  INVALID("flows.max_flows", tgpt_config_set(config, "flows.max_flows", "0", &e));
+  INVALID("flows.counts", tgpt_config_set(config, "flows.counts", "8,4", &e));
+  INVALID("flows.memory", tgpt_config_set(config, "flows.memory", "much", &e));
+  MUST(tgpt_config_set(config, "flows.memory", "100", &e));
+  INVALID("100 bytes", tgpt_flows_new(classifier, config, OUT(tgpt_flows), &e));
+
+  INVALID("flows is NULL", tgpt_flows_push(NULL, two_packets, 1, &e));
+  INVALID("flows", tgpt_flows_push(no_flows, two_packets, 1, &e));
+  INVALID("observations is NULL", tgpt_flows_push(flows, NULL, 1, &e));
+  INVALID("observations is not aligned", tgpt_flows_push(flows, ODD(const tgpt_observation, two_packets), 1, &e));
+  INVALID("observations", tgpt_flows_push(flows, two_packets, (size_t)-1, &e));
+  INVALID("observations[1].reserved", tgpt_flows_push(flows, two_packets, 2, &e));
+
+  INVALID("flows is NULL", tgpt_flows_push_frames(NULL, 1, frames, infos, 1, &e));
+  INVALID("flows", tgpt_flows_push_frames(no_flows, 1, frames, infos, 1, &e));
+  INVALID("link_type", tgpt_flows_push_frames(flows, 9999, frames, infos, 1, &e));
+  INVALID("frames is NULL", tgpt_flows_push_frames(flows, 1, NULL, infos, 1, &e));
+  INVALID("infos is NULL", tgpt_flows_push_frames(flows, 1, frames, NULL, 1, &e));
+  INVALID("frames", tgpt_flows_push_frames(flows, 1, frames, infos, (size_t)-1, &e));
+  INVALID("frames[1] is NULL", tgpt_flows_push_frames(flows, 1, frames, infos, 2, &e));
+
+  INVALID("flows is NULL", tgpt_flows_poll(NULL, 0, out.verdicts, 4, &out.needed, &e));
+  INVALID("flows", tgpt_flows_poll(no_flows, 0, out.verdicts, 4, &out.needed, &e));
+  INVALID("out is NULL", tgpt_flows_poll(flows, 0, NULL, 4, &out.needed, &e));
+  INVALID("out", tgpt_flows_poll(flows, 0, out.verdicts, (size_t)-1, &out.needed, &e));
+  INVALID("n is NULL", tgpt_flows_poll(flows, 0, out.verdicts, 4, NULL, &e));
+
+  INVALID("flows is NULL", tgpt_flows_swap(NULL, classifier, out.labels, &e));
+  INVALID("flows", tgpt_flows_swap(no_flows, classifier, out.labels, &e));
+  INVALID("classifier is NULL", tgpt_flows_swap(flows, NULL, out.labels, &e));
+  INVALID("classifier", tgpt_flows_swap(flows, wrong, out.labels, &e));
+  INVALID("epoch is not aligned", tgpt_flows_swap(flows, classifier, ODD(uint32_t, out.labels), &e));
+
+  INVALID("flows is NULL", tgpt_flows_flush(NULL, &e));
+  INVALID("flows", tgpt_flows_flush(no_flows, &e));
+  INVALID("flows is NULL", tgpt_flows_stats(NULL, out.json, 64, &out.needed, &e));
+  INVALID("flows", tgpt_flows_stats(no_flows, out.json, 64, &out.needed, &e));
+  INVALID("json is NULL", tgpt_flows_stats(flows, NULL, 64, &out.needed, &e));
+  REFUSES(TGPT_E_NOSPACE, "needed", tgpt_flows_stats(flows, out.json, 64, NULL, &e));
+  CHECK(tgpt_flows_due(NULL) == 0 && tgpt_flows_due(no_flows) == 0);
+
+  /* Nothing of all that was taken. */
+  MUST(tgpt_flows_poll(flows, 0, out.verdicts, 4, &n, &e));
+  MUST(tgpt_flows_flush(flows, &e));
+  MUST(tgpt_flows_poll(flows, 0, out.verdicts, 4, &n, &e));
+  CHECK(n == 0);
+  tgpt_flows_free(flows);
+  tgpt_flows_free(NULL);
+  tgpt_config_free(config);
+}
+
 int main(int argc, char **argv) {
   tgpt_config *config = NULL;
   tgpt_context *context = NULL;
@@ -320,6 +416,7 @@ int main(int argc, char **argv) {
   classifiers(classifier, worker, context);
   generators(generator, worker, context);
   captures(context, argv[2], argv[3]);
+  tables(classifier, context);
   tgpt_generator_free(generator);
   tgpt_classifier_free(classifier);
   tgpt_quantizer_free(quantizer);

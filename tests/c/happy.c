@@ -37,6 +37,9 @@ static void quantize(const tgpt_context *context, const char *bundle, const batc
   for (i = 0; i < n; ++i) printf(" %u", tokens[i]);
   printf("\n");
   print_flow(back, 0, n);
+  MUST(tgpt_quantizer_decode_sampled(quantizer, tokens, n, 5, 6, back, &e));
+  MUST(tgpt_quantizer_decode_sampled(quantizer, NULL, 0, 5, 6, NULL, &e));
+  print_flow(back, 0, n);
   tgpt_quantizer_free(quantizer);
   free(tokens);
   free(back);
@@ -85,6 +88,7 @@ static void generate(const tgpt_context *context, tgpt_worker *worker, const cha
   tgpt_packet *packets;
   uint64_t offsets[N + 1], untouched[N + 1];
   size_t needed = 0, written = 0;
+  float nll[2 * N];
   uint32_t j;
   tgpt_error e;
   int i;
@@ -109,6 +113,15 @@ static void generate(const tgpt_context *context, tgpt_worker *worker, const cha
   MUST(tgpt_generate(generator, worker, &sampling, N, packets, needed, offsets, &written, &e));
   CHECK(written == needed && offsets[N] == needed);
   for (i = 0; i < N; ++i) print_flow(packets, offsets[i], offsets[i + 1]);
+  MUST(tgpt_score(generator, worker, 1, packets, offsets, N, nll, &e));
+  MUST(tgpt_score(generator, worker, TGPT_UNKNOWN, packets, offsets, N, nll + N, &e));
+  for (i = 0; i < 2 * N; ++i) {
+    uint32_t bits;
+    memcpy(&bits, &nll[i], sizeof bits);
+    printf(" %08x", (unsigned)bits);
+  }
+  printf("\n");
+  MUST(tgpt_score(generator, worker, 1, NULL, offsets, 0, NULL, &e));
   /* Zero flows are legal. */
   offsets[0] = 5;
   MUST(tgpt_generate(generator, worker, &sampling, 0, NULL, 0, offsets, &written, &e));

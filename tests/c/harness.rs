@@ -104,6 +104,11 @@ impl Bench {
 
     /// Compiles `source` (relative to the repository) as `language`, with warnings as errors, against the shared library.
     pub fn compile(&self, source: &str, language: &str) -> PathBuf {
+        self.compile_with(source, language, &[])
+    }
+
+    /// The same, linked with other libraries too.
+    pub fn compile_with(&self, source: &str, language: &str, libraries: &[&str]) -> PathBuf {
         let (compiler, standard) = if language == "c" { ("cc", "c99") } else { ("c++", "c++11") };
         let program = self.path().join(format!("{}-{language}", source.replace(['/', '.'], "_")));
         let output = Command::new(compiler)
@@ -129,6 +134,7 @@ impl Bench {
             .arg(self.path())
             .arg(format!("-Wl,-rpath,{}", self.path().display()))
             .args(["-ltrafficgpt", "-lpthread", "-ldl"])
+            .args(libraries)
             .output()
             .expect("a C and a C++ compiler are needed, as cc and c++");
         assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));

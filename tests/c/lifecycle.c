@@ -14,6 +14,20 @@ static void use(const tgpt_classifier *classifier, const tgpt_generator *generat
   if (generator) MUST(tgpt_generate(generator, worker, &sampling, 2, packets, 8, offsets, NULL, &e));
 }
 
+/* A packet, a flush, and the verdict. */
+static void stream(tgpt_flows *flows) {
+  tgpt_observation two[2];
+  tgpt_verdict verdict;
+  size_t n = 0;
+  tgpt_error e;
+  memset(two, 0, sizeof two);
+  two[0].size = two[1].size = 100;
+  MUST(tgpt_flows_push(flows, two, 2, &e));
+  MUST(tgpt_flows_flush(flows, &e));
+  MUST(tgpt_flows_poll(flows, 0, &verdict, 1, &n, &e));
+  CHECK(n == 1 && verdict.is_final == 1);
+}
+
 static tgpt_context *context_of(const char *engine) {
   tgpt_config *config = NULL;
   tgpt_context *context = NULL;
@@ -69,6 +83,24 @@ int main(int argc, char **argv) {
     } else {
       tgpt_worker_free(worker);
     }
+  }
+  /* A table outlives all that it was made from, also what was swapped in and never taken. */
+  for (order = 0; order < 4; ++order) {
+    tgpt_context *context = context_of("native");
+    tgpt_classifier *classifier = NULL, *other = NULL;
+    tgpt_flows *flows = NULL;
+    MUST(tgpt_classifier_open(context, bundle, &classifier, &e));
+    MUST(tgpt_classifier_open(context, bundle, &other, &e));
+    if (order & 1) tgpt_context_free(context);
+    MUST(tgpt_flows_new(classifier, NULL, &flows, &e));
+    if (order & 2) stream(flows);
+    tgpt_classifier_free(classifier);
+    if (!(order & 1)) tgpt_context_free(context);
+    stream(flows);
+    MUST(tgpt_flows_swap(flows, other, NULL, &e));
+    tgpt_classifier_free(other);
+    if (order & 2) stream(flows);
+    tgpt_flows_free(flows);
   }
   /* Opened and closed again and again, with one worker: nothing grows (valgrind looks). */
   {

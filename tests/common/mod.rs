@@ -6,6 +6,9 @@ use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
 use trafficgpt::gpt2::{Config, Weights};
 use trafficgpt::head::Linear;
 use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::quantizer::columns::Columns;
+use trafficgpt::quantizer::histogram::Histogram;
+use trafficgpt::quantizer::spread::Spread;
 use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
 use trafficgpt::random::Stream;
 use trafficgpt::tokens::Vocabulary;
@@ -24,15 +27,41 @@ impl TestBundle {
 
 /// Centroids on a grid over sizes and times, so that no two packets of a kind fall together.
 pub fn grid_quantizer() -> Quantizer {
-    let centroids = (0..60).map(|i| [(i % 12) as f32 / 6.0 - 0.9, (i / 12) as f32 * 1.5]).collect();
-    Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap())
+    grid(60)
+}
+
+fn grid(k: u32) -> Quantizer {
+    let centroids = (0..k).map(|i| [(i % 12) as f32 / 6.0 - 0.9, (i / 12) as f32 * 1.5]).collect();
+    let codebook = Codebook::new(centroids).unwrap();
+    let packets: Vec<Packet> = (0..4000i32)
+        .map(|i| Packet { size: (i % 290) * 10 - 1440, ipt_us: 10f32.powf((i % 61) as f32 / 10.0) })
+        .collect();
+    let mut histogram = Histogram::default();
+    histogram.add(&packets).unwrap();
+    let spread = Spread::new(&Columns::new(histogram, Scaler::Log1pUs).unwrap().0, &codebook);
+    Quantizer::new(Scaler::Log1pUs, codebook).with_spread(spread.layers()).unwrap()
 }
 
 /// Two layers of 32, random and large enough weights that labels and flows differ.
 pub fn random_bundle() -> TestBundle {
-    let quantizer = grid_quantizer();
-    let vocabulary = Vocabulary::new(60, ["dns", "tls", "web"].map(String::from));
-    let mut weights = Weights::init(&Config::new(vocabulary.len(), 2, 32, 4), 4).unwrap();
+    bundle_of(60, 128)
+}
+
+/// The same with `k` centroids.
+pub fn other_bundle(k: u32) -> TestBundle {
+    bundle_of(k, 128)
+}
+
+/// The same for flows of at most 30 packets.
+pub fn short_bundle() -> TestBundle {
+    bundle_of(60, 32)
+}
+
+fn bundle_of(k: u32, n_positions: usize) -> TestBundle {
+    let quantizer = grid(k);
+    let vocabulary = Vocabulary::new(k, ["dns", "tls", "web"].map(String::from));
+    let config = Config { n_positions, ..Config::new(vocabulary.len(), 2, 32, 4) };
+    let mut weights = Weights::init(&config, 4).unwrap();
     weights.data_mut().iter_mut().for_each(|w| *w *= if w.abs() < 0.5 { 8.0 } else { 1.0 });
     let mut draws = Stream::new(1, 1);
     let mut normal = |n: usize| (0..n).map(|_| draws.uniform() as f32 - 0.5).collect::<Vec<_>>();

@@ -3,19 +3,18 @@
 use crate::captures::MeterArgs;
 use crate::engine::EngineArgs;
 use crate::exit::{Outcome, Stop};
+use crate::input::{self, rounded};
 use serde_json::json;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use trafficgpt::classifier::Classifier;
-use trafficgpt::meter::{FlowKey, meter_file};
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::train::atomic::AtomicFile;
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::metrics::{Confusion, Scores};
 use trafficgpt::train::progress::Progress;
-use trafficgpt::train::table::{Row, Table};
+use trafficgpt::train::table::Row;
 use trafficgpt::worker::Worker;
 use trafficgpt::{Error, Result};
 
@@ -88,35 +87,12 @@ fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &m
             error
         })
     };
-    let read = if is_table(&args.input)? {
-        Table::read(&args.input).and_then(|table| {
-            table.warnings.iter().for_each(|warning| Progress::stderr().line(&format!("warning: {warning}")));
-            table.rows.into_iter().try_for_each(&mut sink)
-        })
-    } else {
-        meter_file(&args.input, &args.meter.options(), &mut |flow| sink(Row::of_flow(flow, None, String::new(), None)))
-            .map(|summary| {
-                if let Some(warning) = summary.warning {
-                    Progress::stderr().line(&format!("warning: {warning}"));
-                }
-            })
-    };
+    let read = input::each_flow(&args.input, &args.meter, &mut sink);
     match (read, stopped) {
         (Ok(()), _) => job.finish(),
         (Err(_), Some(stop)) => Err(stop),
         (Err(error), None) => Err(error.into()),
     }
-}
-
-/// Whether the file is a flow table rather than a capture: by its name, or as Parquet by its first bytes.
-fn is_table(path: &Path) -> Result<bool> {
-    if path.is_dir() || path.extension().is_some_and(|e| e == "parquet" || e == "csv") {
-        return Ok(true);
-    }
-    let mut magic = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
-    read.map_err(|e| Error::io(path, &e))?;
-    Ok(magic == b"PAR1")
 }
 
 /// Flows on their way from the input to the output.
@@ -191,7 +167,7 @@ impl<'a> Job<'a> {
             let line = match self.json {
                 true => writeln!(self.out, "{}", json_line(self.n_done, row, name, probability)),
                 false => {
-                    let flow = row.key.as_ref().map_or_else(|| format!("row {}", self.n_done), key_text);
+                    let flow = input::name(row, self.n_done);
                     let (width, name) = (self.width, name.unwrap_or("unknown"));
                     writeln!(self.out, "{flow:<48} {name:<width$} {probability:>11.3} {:>8}", row.n_packets)
                 }
@@ -218,36 +194,9 @@ impl<'a> Job<'a> {
     }
 }
 
-/// `192.0.2.1:4242 > 198.51.100.7:53 udp`
-fn key_text(key: &FlowKey) -> String {
-    let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
-    let protocol = match key.protocol {
-        1 => "icmp".to_string(),
-        6 => "tcp".to_string(),
-        17 => "udp".to_string(),
-        58 => "icmpv6".to_string(),
-        other => format!("ip {other}"),
-    };
-    format!("{} > {} {protocol}", end(key.client, key.client_port), end(key.server, key.server_port))
-}
-
 fn json_line(number: usize, row: &Row, label: Option<&str>, probability: f32) -> serde_json::Value {
-    // Six digits are what single precision knows.
-    let probability = (f64::from(probability) * 1e6).round() / 1e6;
-    let mut line = json!({ "flow": number, "label": label, "probability": probability, "packets": row.n_packets });
-    if let Some(key) = &row.key {
-        line["client_ip"] = json!(key.client);
-        line["server_ip"] = json!(key.server);
-        line["client_port"] = json!(key.client_port);
-        line["server_port"] = json!(key.server_port);
-        line["protocol"] = json!(key.protocol);
-    }
-    if let Some(start_ns) = row.start_ns {
-        line["start_ns"] = json!(start_ns);
-    }
-    if let Some(truth) = &row.label {
-        line["truth"] = json!(truth);
-    }
+    let mut line = json!({ "flow": number, "label": label, "probability": rounded(probability) });
+    input::describe(row, &mut line);
     line
 }
 

@@ -5,7 +5,7 @@ use crate::exit::Outcome;
 use std::path::{Path, PathBuf};
 use trafficgpt::generator::Generator;
 use trafficgpt::packet::Rows;
-use trafficgpt::sampling::Sampling;
+use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::table::{Row, Writer, pcap};
@@ -63,6 +63,10 @@ struct SamplingArgs {
     /// Choose among the likeliest packets that together reach this probability only.
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f32,
+    /// What a token becomes: `sample`, one of the packets it stands for, or `centroid`, always the same. Default: sample
+    /// where the bundle knows those packets.
+    #[arg(long, value_name = "HOW", value_parser = ["sample", "centroid"])]
+    decode: Option<String>,
     /// Most packets of a flow; 0 for as many as the model can hold.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_packets: u32,
@@ -80,6 +84,11 @@ pub fn run(args: Args) -> Outcome {
         top_k: args.sampling.top_k,
         top_p: args.sampling.top_p,
         temperature: args.sampling.temperature,
+        decode: match args.sampling.decode.as_deref() {
+            Some("centroid") => Decode::Centroid,
+            None if !generator.can_sample_packets() => Decode::Centroid,
+            _ => Decode::Sample,
+        },
         ..Sampling::default()
     };
     sampling.check()?;
@@ -109,9 +118,10 @@ pub fn run(args: Args) -> Outcome {
     progress.end();
     let changes = sink.finish()?;
     progress.line(&format!(
-        "{}: {} flows, {n_packets} packets, engine {}",
+        "{}: {} flows, {n_packets} packets, each {}, engine {}",
         args.output.display(),
         args.n,
+        if sampling.decode == Decode::Sample { "drawn from those its token stands for" } else { "a centroid" },
         generator.engine()
     ));
     if changes.clamped > 0 {
@@ -125,7 +135,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 /// The class called `name`; none for `any`, unless a class is called so.
-fn class(generator: &Generator, name: &str) -> Result<Option<u32>> {
+pub fn class(generator: &Generator, name: &str) -> Result<Option<u32>> {
     let classes = generator.classes();
     match classes.iter().position(|c| c == name) {
         Some(i) => Ok(Some(i as u32)),

@@ -10,9 +10,11 @@ mod exit;
 mod finetune;
 mod generate;
 mod info;
+mod input;
 mod meter;
 mod pretrain;
 mod quantizer;
+mod score;
 mod training;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,7 @@ enum Command {
     Bundle(bundle::Args),
     Evaluate(evaluate::Args),
     Classify(classify::Args),
+    Score(score::Args),
     Generate(generate::Args),
     Compare(compare::Args),
     Info(info::Args),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
+        Command::Score(args) => score::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Info(args) => info::run(args),

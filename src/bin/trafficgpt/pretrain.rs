@@ -35,6 +35,9 @@ struct Flags {
     /// With classes: share of the labelled flows that are led by BOF all the same.
     #[arg(long)]
     bof_share: Option<f64>,
+    /// Share of the packets' first embeddings that is a smooth function of size and time; 0: each begins on its own.
+    #[arg(long)]
+    smooth_embeddings: Option<f64>,
     /// Blocks of the network.
     #[arg(long)]
     layers: Option<usize>,
@@ -44,6 +47,9 @@ struct Flags {
     /// Attention heads of a block.
     #[arg(long)]
     heads: Option<usize>,
+    /// Most packets of a flow that the network reads; what is fine-tuned from it reads no more.
+    #[arg(long)]
+    n_packets: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
     run: LoopArgs,

@@ -8,7 +8,7 @@ use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::schedule::Schedule;
 use trafficgpt::train::session::{self, Data, Session, Summary};
-use trafficgpt::train::settings;
+use trafficgpt::train::settings::{self, Choose};
 use trafficgpt::{Error, Kind, Result};
 
 /// The figures of an evaluation that are worth a last line.
@@ -75,6 +75,18 @@ pub struct LoopArgs {
     /// Decades by which a flow's times are shaken in every epoch; 0: not.
     #[arg(long)]
     time_jitter: Option<f64>,
+    /// Share by which what a packet carries is made longer or shorter in every epoch, for every other packet; 0: not.
+    #[arg(long)]
+    size_jitter: Option<f64>,
+    /// Probability that the headers of a flow are longer or shorter, as with other TCP options or IPv6.
+    #[arg(long)]
+    header_shift: Option<f64>,
+    /// Probability that a packet is missing.
+    #[arg(long)]
+    packet_loss: Option<f64>,
+    /// Probability that the first one to four packets of a flow are missing.
+    #[arg(long)]
+    late_start: Option<f64>,
     /// Largest norm of the gradients; 0: unlimited.
     #[arg(long)]
     clip: Option<f64>,
@@ -84,6 +96,9 @@ pub struct LoopArgs {
     /// Evaluations without a gain before the run ends; 0: never.
     #[arg(long)]
     patience: Option<u32>,
+    /// Which evaluation the run gives: best or last.
+    #[arg(long)]
+    choose: Option<Choose>,
     /// Steps between evaluations; 0: once an epoch.
     #[arg(long)]
     eval_every: Option<u64>,

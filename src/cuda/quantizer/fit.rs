@@ -9,7 +9,7 @@ use crate::cuda::fixed::{Moments, Share, TimeScale};
 use crate::cuda::sums::{Accumulate, SumSquares};
 use crate::error::{Error, Result};
 use crate::packet::Packet;
-use crate::quantizer::kmeans::{Fit, Options};
+use crate::quantizer::kmeans::{Fit, Options, Step};
 use crate::quantizer::table::SEARCH;
 use crate::quantizer::{Codebook, Scaler};
 use cudarc::driver::CudaSlice;
@@ -21,13 +21,13 @@ use std::ops::ControlFlow;
 /// Of `options`, `max_iterations` and `tolerance` count: how many centroids there are and where they begin is `start`'s to
 /// say. A centroid that gets no packet moves to a packet far from its centroid; one that has none in the end is dropped,
 /// which takes fewer different packets than centroids. The result depends neither on the order of the packets nor on the
-/// device. `progress` sees each iteration's number and inertia and may stop the fit.
+/// device. `progress` sees each iteration and may stop the fit.
 pub fn fit(
     packets: &mut Packets,
     scaler: Scaler,
     start: &Codebook,
     options: &Options,
-    progress: &mut dyn FnMut(usize, f64) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Fit> {
     packets.flush()?;
     if packets.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::cuda::fixed::{Moments, Share};
 use crate::error::{Error, Kind, Result};
-use crate::quantizer::kmeans::{Fit, Options};
+use crate::quantizer::kmeans::{Fit, Options, Step};
 use crate::quantizer::scaler::Point;
 use crate::quantizer::{Codebook, Scaler};
 use rayon::prelude::*;
@@ -28,14 +28,14 @@ pub(super) fn iterate(
     data: &Data,
     start: &Codebook,
     options: &Options,
-    progress: &mut dyn FnMut(usize, f64) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
 ) -> Result<Fit> {
     let mut codebook = start.clone();
     let mut last = f64::INFINITY;
     for iteration in 1.. {
         let shares = assign.assign(&codebook)?;
         let inertia = inertia(data, &codebook, &shares);
-        if progress(iteration, inertia).is_break() {
+        if progress(Step::Iteration(inertia)).is_break() {
             return Err(Error::new(Kind::Interrupted, format!("stopped after {iteration} iterations of k-means")));
         }
         let converged = inertia == 0.0 || last - inertia <= options.tolerance * inertia;
@@ -123,8 +123,10 @@ mod tests {
         let data = Data { scaler, moments, points: packets.iter().map(|&packet| scaler.point(packet)).collect() };
         let mut seen = Vec::new();
         let start = Codebook::new(start.to_vec()).unwrap();
-        let fit = iterate(&mut Host { packets, scaler }, &data, &start, options, &mut |_, inertia| {
-            seen.push(inertia);
+        let fit = iterate(&mut Host { packets, scaler }, &data, &start, options, &mut |step| {
+            if let Step::Iteration(inertia) = step {
+                seen.push(inertia);
+            }
             ControlFlow::Continue(())
         });
         (fit.unwrap(), seen)
@@ -190,7 +192,7 @@ mod tests {
         let data = Data { scaler: Scaler::Log1pUs, moments: Moments::default(), points: vec![] };
         let mut host = Host { packets: &packets, scaler: Scaler::Log1pUs };
         let codebook = Codebook::new(start.to_vec()).unwrap();
-        let stop = &mut |_: usize, _: f64| ControlFlow::Break(());
+        let stop = &mut |_| ControlFlow::Break(());
         let error = iterate(&mut host, &data, &codebook, &Options::default(), stop).unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted);
     }

@@ -88,6 +88,10 @@ impl Session for OnnxSession {
         embedder.embed(sequences, first, out)
     }
 
+    fn vocab_size(&self) -> usize {
+        self.engine.config().vocab_size
+    }
+
     fn begin(&mut self, slots: usize) -> Result<()> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,

@@ -11,21 +11,22 @@ use std::path::Path;
 /// Cells of the density in each direction.
 const CELLS: (i32, i32) = (160, 120);
 
-/// Writes a picture of `centroids` over the density of `packets`, size against time.
-pub fn codebook(path: &Path, title: &str, packets: &[Packet], centroids: &[Packet]) -> Result<()> {
-    let bound = size_bound(packets.iter().chain(centroids)) * 1.02;
+/// Writes a picture of `centroids` over the density of the packets in `counts`, which says how often each occurs: size
+/// against time.
+pub fn codebook(path: &Path, title: &str, counts: &[(Packet, u64)], centroids: &[Packet]) -> Result<()> {
+    let bound = size_bound(counts.iter().map(|(packet, _)| packet).chain(centroids)) * 1.02;
     let (width, height) = (DECADES / f64::from(CELLS.0), 2.0 * bound / f64::from(CELLS.1));
-    let mut density: BTreeMap<(i32, i32), u32> = BTreeMap::new();
-    for packet in packets {
+    let mut density: BTreeMap<(i32, i32), u64> = BTreeMap::new();
+    for (packet, n) in counts {
         let (x, y) = place(packet, bound);
         let cell = ((x / width) as i32, ((y + bound) / height) as i32);
-        *density.entry((cell.0.min(CELLS.0 - 1), cell.1.min(CELLS.1 - 1))).or_default() += 1;
+        *density.entry((cell.0.min(CELLS.0 - 1), cell.1.min(CELLS.1 - 1))).or_default() += n;
     }
-    let busiest = f64::from(density.values().copied().max().unwrap_or(1)).ln().max(1.0);
+    let busiest = (density.values().copied().max().unwrap_or(1) as f64).ln().max(1.0);
     let heading = format!(
         "{title}: {} centroids (dots) over {} packets (shade: logarithm of their number)",
         thousands(centroids.len()),
-        thousands(packets.len())
+        thousands(counts.iter().map(|(_, n)| *n as usize).sum())
     );
     save(path, (1200, 800), |sheet| {
         let mut chart = ChartBuilder::on(sheet)
@@ -50,7 +51,7 @@ pub fn codebook(path: &Path, title: &str, packets: &[Packet], centroids: &[Packe
             .draw()?;
         chart.draw_series(density.iter().map(|(&(x, y), &count)| {
             let (left, bottom) = (f64::from(x) * width, f64::from(y) * height - bound);
-            let shade = BLUE.mix(0.15 + 0.85 * f64::from(count).ln() / busiest);
+            let shade = BLUE.mix(0.15 + 0.85 * (count as f64).ln() / busiest);
             Rectangle::new([(left, bottom), (left + width, bottom + height)], shade.filled())
         }))?;
         chart.draw_series(centroids.iter().map(|c| Circle::new(place(c, bound), 2, VERMILION.filled())))?;

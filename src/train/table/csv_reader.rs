@@ -1,6 +1,5 @@
 //! Flow tables from CSV: ours, the original project's, and nfstream's with SPLT columns. The header tells which.
 
-use super::Table;
 use super::csv_file::{CsvFile, Fields, Header, float, integer};
 use super::filter::{self, Filter};
 use super::row::{self, KeyParts, Row, protocol_number};
@@ -9,8 +8,14 @@ use crate::meter::FlowKey;
 use crate::packet::Packet;
 use std::fs::File;
 
-/// Appends the rows of `file` that `filters` keep; `name` is the group of rows that have none.
-pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filter]) -> Result<()> {
+/// Gives `sink` the rows of `file` that `filters` keep; `name` is the group of rows that have none. Returns what was
+/// left out, if anything.
+pub(super) fn stream(
+    file: File,
+    name: &str,
+    filters: &[Filter],
+    sink: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<Option<String>> {
     let mut csv = CsvFile::open(file)?;
     let layout = Layout::of(csv.header())?;
     let filtered = filters.iter().map(|f| csv.header().filtered(f)).collect::<Result<Vec<_>>>()?;
@@ -18,16 +23,15 @@ pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filte
     while csv.advance()? {
         let fields = csv.fields();
         if filter::keeps(filters, |i| fields.raw(filtered[i])) {
-            table.push(layout.row(&fields, name, &mut half_pairs).map_err(|e| csv.at(e))?)?;
+            sink(layout.row(&fields, name, &mut half_pairs).map_err(|e| csv.at(e))?)?;
         }
     }
-    if half_pairs.pairs > 0 {
-        table.warnings.push(format!(
+    Ok((half_pairs.pairs > 0).then(|| {
+        format!(
             "{name}: {} packets of {} flows had a size without a time or a time without a size and were left out",
             half_pairs.pairs, half_pairs.flows
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 /// Packets without a partner in a file of the original project.

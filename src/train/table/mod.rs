@@ -78,7 +78,8 @@ impl Table {
         let mut table = Self::default();
         for path in paths.iter().map(AsRef::as_ref) {
             for file in files_of(path)? {
-                table.append(&file, filters).map_err(|e| e.at(file.display()))?;
+                let warnings = stream(&file, filters, &mut |row| table.push(row))?;
+                table.warnings.extend(warnings);
             }
         }
         Ok(table)
@@ -116,20 +117,27 @@ impl Table {
         self.rows.push(row);
         Ok(())
     }
+}
 
-    fn append(&mut self, path: &Path, filters: &[Filter]) -> Result<()> {
-        let mut magic = Vec::new();
-        let open = || File::open(path).map_err(|e| Error::new(Kind::Io, e.to_string()));
-        open()?.take(4).read_to_end(&mut magic).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match magic.as_slice() {
-            b"PAR1" => {
-                let file = open()?;
-                guard::catch(|| parquet_reader::append(self, file, &name, filters))
-            }
-            [] => Err(Error::format("the file is empty; a flow table is Parquet or CSV with a header line")),
-            _ => csv_reader::append(self, open()?, &name, filters),
+/// Gives `sink` the rows of the Parquet or CSV file at `path` that `filters` keep, a batch of rows in memory at a time.
+/// Returns what was left out, a sentence each. An error names file, row, column and reason.
+pub fn stream(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
+    stream_any(path, filters, sink).map_err(|e| e.at(path.display()))
+}
+
+fn stream_any(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
+    let mut magic = Vec::new();
+    let open = || File::open(path).map_err(|e| Error::new(Kind::Io, e.to_string()));
+    open()?.take(4).read_to_end(&mut magic).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match magic.as_slice() {
+        b"PAR1" => {
+            let file = open()?;
+            guard::catch(|| parquet_reader::stream(file, &name, filters, sink))?;
+            Ok(Vec::new())
         }
+        [] => Err(Error::format("the file is empty; a flow table is Parquet or CSV with a header line")),
+        _ => Ok(csv_reader::stream(open()?, &name, filters, sink)?.into_iter().collect()),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Flow tables from Parquet, whoever wrote them: any width of integer and float, any encoding of text.
 
+use super::MAX_ROWS;
 use super::filter::{self, Filter};
 use super::row::{self, KeyParts, MAX_PACKETS_OF_ROW, Row};
-use super::{MAX_ROWS, Table};
 use crate::error::{Error, Kind, Result};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -35,8 +35,13 @@ const COLUMNS: &[(&str, &[&str])] = &[
     ("start_ns", &[]),
 ];
 
-/// Appends the rows of `file` that `filters` keep; `name` is the group of rows that have none.
-pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filter]) -> Result<()> {
+/// Gives `sink` the rows of `file` that `filters` keep; `name` is the group of rows that have none.
+pub(super) fn stream(
+    file: File,
+    name: &str,
+    filters: &[Filter],
+    sink: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
     // Without the Arrow schema that some writers embed, dictionaries and large lists read as plain ones.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(damaged)?;
@@ -48,7 +53,7 @@ pub(super) fn append(table: &mut Table, file: File, name: &str, filters: &[Filte
     let mut first_row = 1;
     for batch in reader {
         let batch = batch.map_err(|e| damaged(e).at(format_args!("row {first_row} or after")))?;
-        append_batch(table, &batch, first_row, name, filters)?;
+        stream_batch(&batch, first_row, name, filters, sink)?;
         first_row += batch.num_rows();
     }
     Ok(())
@@ -150,19 +155,19 @@ impl<'a> Columns<'a> {
     }
 }
 
-fn append_batch(
-    table: &mut Table,
+fn stream_batch(
     batch: &RecordBatch,
     first_row: usize,
     name: &str,
     filters: &[Filter],
+    sink: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
     let columns = Columns::of(batch)?;
     let filtered = filters.iter().map(|f| text(batch, &f.column)).collect::<Result<Vec<_>>>()?;
     for i in 0..batch.num_rows() {
         if filter::keeps(filters, |f| at(filtered[f], i)) {
             let row = columns.row(i, name).map_err(|e| e.at(format_args!("row {}", first_row + i)))?;
-            table.push(row)?;
+            sink(row)?;
         }
     }
     Ok(())
