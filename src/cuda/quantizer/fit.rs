@@ -18,10 +18,10 @@ use std::ops::ControlFlow;
 /// Fits a codebook to `packets`, seen through `scaler`, by exact Lloyd iterations from the centroids of `start`, on the
 /// device that holds the packets.
 ///
-/// Of `options`, `max_iterations` and `tolerance` count: how many centroids there are and where they begin is `start`'s to
-/// say. A centroid that gets no packet moves to a packet far from its centroid; one that has none in the end is dropped,
-/// which takes fewer different packets than centroids. The result depends neither on the order of the packets nor on the
-/// device. `progress` sees each iteration and may stop the fit.
+/// Of `options`, `k`, which must be `start`'s, `max_iterations` and `tolerance` count. A centroid that gets no packet moves
+/// to a packet far from its centroid; one that has none in the end is dropped, which takes fewer different packets than
+/// centroids. The result depends neither on the order of the packets nor on the device. `progress` sees each iteration
+/// and may stop the fit.
 pub fn fit(
     packets: &mut Packets,
     scaler: Scaler,
@@ -32,6 +32,10 @@ pub fn fit(
     packets.flush()?;
     if packets.is_empty() {
         return Err(Error::invalid("there are no packets to fit a codebook to"));
+    }
+    if start.len() != options.k {
+        let (k, len) = (options.k, start.len());
+        return Err(Error::mismatch(format!("k is {k}, but the codebook to start from has {len}")));
     }
     let mut assign = DeviceAssign::new(packets, scaler)?;
     let data = Data {
