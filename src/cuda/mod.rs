@@ -6,6 +6,7 @@
 //!
 //! Tokens are those of the CPU, exactly; sums are of integers and do not depend on the device.
 
+mod bandwidth;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 pub mod brute;
 #[allow(unsafe_code, reason = "whether the driver is there is asked by loading it")]

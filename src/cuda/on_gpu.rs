@@ -22,9 +22,11 @@ use cudarc::driver::CudaSlice;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Odd lengths, the last of which fills many blocks; on the driver that runs on the CPU (`on_cpu`), a few.
+/// Odd lengths, the last of which fills many blocks; a few where each takes long: on the driver that runs on the CPU
+/// (`on_cpu`), and under a sanitizer, whose user sets TRAFFICGPT_SMALL.
 fn lengths(device: &Device) -> [usize; 6] {
-    let most = if device.name() == "CPU" { 20_007 } else { 1_000_007 };
+    let small = device.name() == "CPU" || std::env::var_os("TRAFFICGPT_SMALL").is_some();
+    let most = if small { 20_007 } else { 1_000_007 };
     [1, 31, 33, 1025, 16_385, most]
 }
 
@@ -94,6 +96,14 @@ fn accumulate_and_moments() {
     checks::scaled_times_are_the_hosts(&run, lengths(&run.0)[5]);
     checks::extreme_packets_do_not_overflow(&run, 3 << 14);
     checks::moments_sum_as_the_host(&run, &lengths(&run.0));
+}
+
+#[test]
+fn the_bandwidth_of_copies_is_measured() {
+    let Some(device) = gpu() else { return };
+    let measured = device.copy_bandwidth(1 << 20, 3).unwrap();
+    assert!(measured.is_finite() && measured > 1e6, "{measured} bytes/s");
+    assert_eq!(device.copy_bandwidth(0, 1).unwrap_err().kind(), Kind::Invalid);
 }
 
 #[test]

@@ -157,6 +157,12 @@ int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
     return SUCCESS;
 }
 
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
+    if (!inside(to, bytes) || !inside(from, bytes)) return INVALID_VALUE;
+    memcpy((void*)to, (const void*)from, bytes);
+    return SUCCESS;
+}
+
 int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
     if (!inside(to, bytes)) return INVALID_VALUE;
     memset((void*)to, value, bytes);
