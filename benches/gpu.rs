@@ -59,7 +59,10 @@ fn main() {
     rows.extend(brute(&device, &quantizer, &packets));
     rows.extend(fit(&device, &packets, &start));
 
-    println!("\n{}, {n} packets, K = {k}, {threads} CPU threads\n\n| what | figure | share of the copy's bandwidth |", device.name());
+    println!(
+        "\n{}, {n} packets, K = {k}, {threads} CPU threads\n\n| what | figure | share of the copy's bandwidth |",
+        device.name()
+    );
     println!("| --- | ---: | ---: |");
     rows.iter().for_each(|row| println!("{row}"));
 }
@@ -67,8 +70,8 @@ fn main() {
 /// Packets as traffic has them: few sizes that most have and all others, times of none to a minute.
 fn packets(n: usize) -> Vec<Packet> {
     let mut packets = vec![Packet { size: 0, ipt_us: 0.0 }; n];
-    packets.par_chunks_mut(PART).zip(0u64..).for_each(|(part, stream)| {
-        let mut draws = Stream::new(11, stream);
+    packets.par_chunks_mut(PART).enumerate().for_each(|(stream, part)| {
+        let mut draws = Stream::new(11, stream as u64);
         for packet in part {
             let size = match draws.below(8) {
                 0..2 => 1500,

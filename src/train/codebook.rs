@@ -50,14 +50,14 @@ pub struct Region {
 impl Evaluation {
     /// Judges `quantizer` by packets and how often each occurs, which must be legal.
     pub fn new(quantizer: &Quantizer, counts: &[(Packet, u64)]) -> Result<Self> {
-        Self::by(quantizer, counts, &|packets, tokens| quantizer.encode(packets, tokens))
+        Self::by(quantizer, counts, |packets, tokens| quantizer.encode(packets, tokens))
     }
 
     /// The same with tokens that `encode` finds, which must be those of `quantizer`.
     pub fn by(
         quantizer: &Quantizer,
         counts: &[(Packet, u64)],
-        encode: &dyn Fn(&[Packet], &mut [Token]) -> Result<()>,
+        encode: impl Fn(&[Packet], &mut [Token]) -> Result<()>,
     ) -> Result<Self> {
         let k = quantizer.n_tokens();
         let (mut by_token, mut by_region) = (vec![0u64; k], vec![0u64; N_REGIONS]);

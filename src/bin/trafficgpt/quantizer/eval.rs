@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Outcome {
     super::tell_dropped(dropped, &mut progress);
     let report = match &encoder {
         None => Evaluation::new(&quantizer, &counts)?,
-        Some(encoder) => Evaluation::by(&quantizer, &counts, &|packets, tokens| encoder.encode(packets, tokens))?,
+        Some(encoder) => Evaluation::by(&quantizer, &counts, |packets, tokens| encoder.encode(packets, tokens))?,
     };
     if let Some(picture) = &args.picture {
         draw(picture, &quantizer, &counts)?;
