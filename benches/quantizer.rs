@@ -1,5 +1,5 @@
-//! Encoding and fitting, for `benches/quantizer.sh`: `QUANTIZER FLOWS N` gives packets a second on one core, how many of a
-//! sample differ from brute force, and the seconds of an iteration of K-means.
+//! Encoding and fitting, for `benches/quantizer.sh`: `QUANTIZER FLOWS N` gives packets a second on one core and the seconds
+//! of an iteration of K-means.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::ops::ControlFlow;
@@ -10,15 +10,11 @@ use trafficgpt::quantizer::Quantizer;
 use trafficgpt::quantizer::columns::Columns;
 use trafficgpt::quantizer::histogram::Histogram;
 use trafficgpt::quantizer::kmeans::{self, Options, Step};
-use trafficgpt::random::Stream;
 use trafficgpt::train::packets::{self, Part};
 use trafficgpt::train::quantizer_file;
 
 /// Runs of the encoder; the median counts.
 const RUNS: usize = 9;
-
-/// Packets that are compared with brute force: half real ones, half at odd sizes and times.
-const COMPARED: usize = 20_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -52,7 +48,6 @@ fn main() {
         .collect();
     rates.sort_by(f64::total_cmp);
     println!("encode    {:.1} M packets/s [{:.1}, {:.1}]", rates[RUNS / 2], rates[0], rates[RUNS - 1]);
-    println!("differ    {} of {COMPARED} from brute force in f64", differing(&quantizer, &packets));
 
     let mut histogram = Histogram::default();
     histogram.add(&packets).unwrap();
@@ -71,33 +66,4 @@ fn main() {
     .unwrap();
     times.sort_by(f64::total_cmp);
     println!("iteration {:.4} s, inertia {inertia:.4}", times[times.len() / 2]);
-}
-
-/// Packets of a sample whose token is not that of comparing all distances.
-fn differing(quantizer: &Quantizer, packets: &[Packet]) -> usize {
-    let mut draws = Stream::new(7, 0);
-    let odd = |draws: &mut Stream| Packet {
-        size: draws.below(131_071) as i32 - 65_535,
-        ipt_us: f32::from_bits(draws.below(f32::MAX.to_bits() as usize) as u32),
-    };
-    (0..COMPARED)
-        .filter(|i| {
-            let packet = if i % 2 == 0 { packets[draws.below(packets.len())] } else { odd(&mut draws) };
-            let mut token = [0];
-            quantizer.encode(&[packet], &mut token).unwrap();
-            let [x, y] = quantizer.scaler().point(packet);
-            let distance = |c: &[f32; 2]| {
-                let (dx, dy) = (x - f64::from(c[0]), y - f64::from(c[1]));
-                dx * dx + dy * dy
-            };
-            let mut best = (f64::INFINITY, 0);
-            for (candidate, centroid) in (0..).zip(quantizer.codebook().centroids()) {
-                let d = distance(centroid);
-                if d < best.0 {
-                    best = (d, candidate);
-                }
-            }
-            best.1 != token[0]
-        })
-        .count()
 }

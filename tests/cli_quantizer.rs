@@ -76,6 +76,9 @@ fn a_fit_does_not_depend_on_the_order_of_flows_and_goes_on_from_another() {
     let centroids = |file: &str| place.run(&format!("inspect {file} --centroids")).unwrap();
     assert_eq!(centroids("a.safetensors"), centroids("b.safetensors"));
     assert_eq!(centroids("a.safetensors").lines().count(), 32);
+    place.run("fit flows.parquet shuffled.parquet -k 32 -q -o one.safetensors").unwrap();
+    place.run("fit shuffled.parquet flows.parquet -k 32 -q -o two.safetensors").unwrap();
+    assert!(fs::read(place.path("one.safetensors")).unwrap() == fs::read(place.path("two.safetensors")).unwrap());
     place.run("fit flows.parquet -k 32 --start a.safetensors -q -o c.safetensors").unwrap();
     assert!(place.run("inspect c.safetensors").unwrap().contains("32"));
     let other_k = place.run("fit flows.parquet -k 33 --start a.safetensors -o d.safetensors").unwrap_err();

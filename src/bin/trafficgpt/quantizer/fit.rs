@@ -104,10 +104,12 @@ pub fn run(args: Args) -> Outcome {
         return Err(trafficgpt::Error::mismatch(message).into());
     }
     let start = start.as_ref().map(Quantizer::codebook);
-    let Fitted { fit, spread, n_packets, sources } = match &device {
+    let Fitted { fit, spread, n_packets, mut sources } = match &device {
         None => on_cpu(&args, start, &mut progress)?,
         Some(device) => on_gpu(&args, device, start, &mut progress)?,
     };
+    // The same files give the same bytes, in whatever order they were named.
+    sources.sort_by(|a, b| (&a.file, &a.sha256).cmp(&(&b.file, &b.sha256)));
     let (inertia, iterations) = (fit.inertia, fit.iterations);
     let meta = json!({
         "seed": args.seed,
