@@ -27,7 +27,7 @@ compile() {
     local program=$1
     shift
     local made
-    made=$("$cargo" "$@" --features train --no-run --message-format=json |
+    made=$("$cargo" "$@" --no-run --message-format=json |
         sed -nE 's/.*"executable":"([^"]+)".*/\1/p' | tail -n 1)
     [ -n "$made" ] || { echo "gpu: cargo $* made no program" >&2; exit 1; }
     cp "$made" "$built/$program"

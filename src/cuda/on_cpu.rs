@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 const PLAIN: &[&str] = &["-O2"];
 const ADDRESSES: &[&str] = &["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-const RACES: &[&str] = &["-O1", "-g", "-fsanitize=thread"];
+const RACES: &[&str] = &["-O1", "-g", "-fsanitize=thread", "-DON_THREADS"];
 
 /// A program that runs the kernels, and a directory for its buffers.
 struct OnCpu(TempDir);

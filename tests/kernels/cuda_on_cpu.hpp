@@ -1,14 +1,21 @@
-// What CUDA has and C++ has not, as far as the kernels use it: their very source compiles for the CPU, and each thread of a
-// block runs as a thread. What this cannot show: how warps run in step, and whether memory is as ordered as the processor's.
+// What CUDA has and C++ has not, as far as the kernels use it: their very source compiles for the CPU. With ON_THREADS each
+// thread of a block runs as a thread, so that the thread sanitizer sees it; otherwise as a coroutine, one after the other
+// from barrier to barrier, which takes a fraction of the time. What this cannot show: how warps run in step, and whether
+// memory is as ordered as the processor's.
 #pragma once
 
 #include <atomic>
-#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
+#include <functional>
 #include <vector>
+#ifdef ON_THREADS
+#include <barrier>
+#include <thread>
+#else
+#include <ucontext.h>
+#endif
 
 #define __global__
 #define __device__
@@ -29,19 +36,29 @@ struct Index {
 static const unsigned BLOCK = 256, WARP = 32;
 static const Index blockDim = {BLOCK};
 static thread_local Index threadIdx, blockIdx;
-static std::barrier<> block_barrier(BLOCK);
-static std::vector<std::barrier<>*> warp_barriers;
 static std::atomic<unsigned long long> lanes[BLOCK];
 
+#ifdef ON_THREADS
+static std::barrier<> block_barrier(BLOCK);
+static std::vector<std::barrier<>*> warp_barriers;
+
 static void __syncthreads() { block_barrier.arrive_and_wait(); }
+static void __syncwarp() { warp_barriers[threadIdx.x / WARP]->arrive_and_wait(); }
+#else
+static ucontext_t scheduler, coroutines[BLOCK];
+static bool finished[BLOCK];
+static std::function<void()> kernel;
+
+static void __syncthreads() { swapcontext(&coroutines[threadIdx.x], &scheduler); }
+static void __syncwarp() { __syncthreads(); }
+#endif
 
 static unsigned long long __shfl_down_sync(unsigned, unsigned long long value, int by) {
-    std::barrier<>& warp = *warp_barriers[threadIdx.x / WARP];
     lanes[threadIdx.x] = value;
-    warp.arrive_and_wait();
+    __syncwarp();
     unsigned from = threadIdx.x % WARP + by < WARP ? threadIdx.x + by : threadIdx.x;
     unsigned long long got = lanes[from];
-    warp.arrive_and_wait();
+    __syncwarp();
     return got;
 }
 
@@ -89,6 +106,7 @@ using std::fma;
 #include "moments.cu"
 #include "nearest_brute.cu"
 
+#ifdef ON_THREADS
 template <typename Body>
 static void launch(unsigned grid, Body body) {
     warp_barriers.clear();
@@ -107,3 +125,36 @@ static void launch(unsigned grid, Body body) {
     for (std::thread& thread : threads) thread.join();
     for (std::barrier<>* barrier : warp_barriers) delete barrier;
 }
+#else
+static void run_coroutine() {
+    kernel();
+    finished[threadIdx.x] = true;
+}
+
+template <typename Body>
+static void launch(unsigned grid, Body body) {
+    static std::vector<char> stacks(BLOCK << 16);
+    kernel = body;
+    for (unsigned block = 0; block < grid; ++block) {
+        blockIdx.x = block;
+        for (unsigned thread = 0; thread < BLOCK; ++thread) {
+            finished[thread] = false;
+            getcontext(&coroutines[thread]);
+            coroutines[thread].uc_stack.ss_sp = &stacks[thread << 16];
+            coroutines[thread].uc_stack.ss_size = 1 << 16;
+            coroutines[thread].uc_link = &scheduler;
+            makecontext(&coroutines[thread], run_coroutine, 0);
+        }
+        // In each turn all threads go on to their next barrier, or to their end.
+        for (unsigned running = BLOCK; running > 0;) {
+            running = 0;
+            for (unsigned thread = 0; thread < BLOCK; ++thread) {
+                if (finished[thread]) continue;
+                threadIdx.x = thread;
+                swapcontext(&scheduler, &coroutines[thread]);
+                running += !finished[thread];
+            }
+        }
+    }
+}
+#endif

@@ -100,6 +100,8 @@ pub(super) struct Survey {
     /// Whether a size occurs, from -65,535 on; empty before the first packet.
     sizes: Vec<bool>,
     kept: BTreeSet<(u64, u64)>,
+    /// The greatest of them, once some had to go.
+    greatest: Option<(u64, u64)>,
 }
 
 impl Survey {
@@ -136,12 +138,13 @@ impl Survey {
     fn keep(&mut self, packet: Packet) {
         let key = u64::from(packet.size as u32) << 32 | u64::from(packet.ipt_us.abs().to_bits());
         let entry = (hash(key), key);
-        if self.kept.len() == KEPT && self.kept.last().is_some_and(|last| *last <= entry) {
+        if self.greatest.is_some_and(|greatest| greatest <= entry) {
             return;
         }
         self.kept.insert(entry);
         if self.kept.len() > KEPT {
             self.kept.pop_last();
+            self.greatest = self.kept.last().copied();
         }
     }
 }
