@@ -35,11 +35,13 @@ compile() {
 }
 
 build() {
+    local now
+    now=$(sources)
     mkdir -p "$built"
     rm -f "$built/sources"
     compile checks test --lib
     compile bench bench --bench gpu
-    sources >"$built/sources"
+    echo "$now" >"$built/sources"
 }
 
 # Makes sure that the programs are there and of these sources.
