@@ -195,9 +195,9 @@ impl Sites {
         let mut envelope = Envelope::default();
         if inside.is_empty() && first.1 == last.1 {
             // Halving on would give every line these same candidates: so it is with most, the rare sizes.
-            for line in first.0 + 1..last.0 {
+            for (line, &x) in xs.iter().enumerate().take(last.0).skip(first.0 + 1) {
                 spend(work, first.1.len())?;
-                self.envelope(xs[line], first.1, &mut envelope);
+                self.envelope(x, first.1, &mut envelope);
                 visit(line, &envelope);
             }
             return ControlFlow::Continue(());
