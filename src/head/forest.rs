@@ -1,17 +1,14 @@
 //! The forest: decision trees that vote beside the linear head (Breiman, "Random forests", 2001).
 //!
-//! The head sees a mean over the packets; a tree asks for the size or the time of one packet at one place. They are wrong
-//! about different flows, so that the mean of both answers is better than either. Trees see packets as the quantizer's
-//! centroids, so tokens are enough for them.
+//! The head sees a mean over the packets; a tree asks for the size of one packet at one place. They are wrong about different
+//! flows, so that the mean of both answers is better than either. Trees see sizes as those of the quantizer's centroids, so
+//! tokens are enough for them. They do not see times, which tell the place a flow was recorded at before they tell its kind.
 
 use crate::error::{Error, Result};
 use crate::tokens::Token;
 
-/// Packets that a tree looks at.
-const PACKETS: usize = 20;
-
-/// Values of a flow: the first coordinate of its packets' centroids, then the second; 0 where there is no packet.
-pub const FEATURES: usize = 2 * PACKETS;
+/// Values of a flow that a tree looks at: the sizes of its first packets' centroids; 0 where there is no packet.
+pub const FEATURES: usize = 20;
 
 /// Counts and places are kept as f32 in a file, which holds whole numbers up to here.
 const MAX_PLACE: usize = 1 << 24;
@@ -55,11 +52,8 @@ pub enum Node {
 /// The values of a flow of these tokens, the first of which that is no packet ends it.
 pub fn features(tokens: &[Token], centroids: &[[f32; 2]]) -> [f32; FEATURES] {
     let mut out = [0.0; FEATURES];
-    let (sizes, times) = out.split_at_mut(PACKETS);
     let packets = tokens.iter().map_while(|&token| centroids.get(token as usize));
-    for (([x, y], size), time) in packets.zip(sizes).zip(times) {
-        (*size, *time) = (*x, *y);
-    }
+    packets.zip(&mut out).for_each(|([size, _], out)| *out = *size);
     out
 }
 
@@ -164,7 +158,7 @@ mod tests {
         }
         assert!((vote(&[0, 1])[1] - (0.4 + 0.25 * 0.75)).abs() < 1e-6);
         let values = features(&[1; 50], &centroids);
-        assert_eq!((values[0], values[PACKETS - 1], values[PACKETS], values[FEATURES - 1]), (3.0, 3.0, 6.0, 6.0));
+        assert_eq!(values, [3.0; FEATURES]);
     }
 
     #[test]

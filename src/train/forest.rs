@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Features that a node chooses from: the root of all, as usual.
-const TRIED: usize = 6;
+const TRIED: usize = 4;
 
 /// Fewest groups to draw from; with fewer, flows are drawn.
 const MIN_GROUPS: usize = 10;
@@ -199,7 +199,7 @@ mod tests {
     fn flows(n: usize) -> (Vec<f32>, Vec<u32>) {
         let mut draws = Stream::new(4, 0);
         let features: Vec<f32> = (0..n * FEATURES).map(|_| draws.uniform() as f32).collect();
-        let labels = features.chunks_exact(FEATURES).map(|row| u32::from(row[3] + row[25] > 1.0)).collect();
+        let labels = features.chunks_exact(FEATURES).map(|row| u32::from(row[3] + row[15] > 1.0)).collect();
         (features, labels)
     }
 
