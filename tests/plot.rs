@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::random::Stream;
+use trafficgpt::train::metrics::auc;
 use trafficgpt::train::plot;
-use trafficgpt::train::similarity::{kolmogorov_smirnov, median};
+use trafficgpt::train::similarity::{Grid, autocorrelation, kolmogorov_smirnov, median, wasserstein};
 
 #[test]
 fn figures_equal_scipy() {
@@ -21,6 +22,19 @@ fn figures_equal_scipy() {
         let ks = kolmogorov_smirnov(&a, &b).unwrap();
         assert!((ks - case["ks"].as_f64().unwrap()).abs() < 1e-12, "{ks} in {case}");
         assert_eq!(kolmogorov_smirnov(&b, &a), Some(ks), "the distance is the same from either side");
+        let equal = |ours: Option<f64>, name: &str| {
+            let close = match (ours, case[name].as_f64()) {
+                (Some(ours), Some(theirs)) => (ours - theirs).abs() < 1e-10 * theirs.abs().max(1.0),
+                (ours, theirs) => ours.is_none() && theirs.is_none(),
+            };
+            assert!(close, "{name}: {ours:?} in {case}");
+        };
+        equal(wasserstein(&a, &b), "wasserstein");
+        equal(wasserstein(&b, &a), "wasserstein");
+        let grid = Grid::over(&a, case["bins"].as_u64().unwrap() as usize).unwrap();
+        equal(grid.jensen_shannon(&a, &b), "jensen_shannon");
+        equal(autocorrelation([&a[..]], 2), "lag_2");
+        equal(auc(&a, &b), "auc");
         assert!((median(a).unwrap() - case["median_a"].as_f64().unwrap()).abs() < 1e-12, "{case}");
     }
 }

@@ -8,6 +8,7 @@ pub mod codebook;
 pub mod dataset;
 pub mod evaluate;
 pub mod finetune;
+pub mod generation;
 pub mod head_loss;
 pub mod interrupt;
 pub mod jitter;
