@@ -163,10 +163,10 @@ impl Grower<'_> {
             if sorted.first().map(|s| s.0) == sorted.last().map(|s| s.0) {
                 continue;
             }
-            if let Some((threshold, purity)) = purest(sorted, counts, self.n_classes) {
-                if best.as_ref().is_none_or(|b| purity > b.purity) {
-                    best = Some(Split { column, threshold, purity });
-                }
+            if let Some((threshold, purity)) = purest(sorted, counts, self.n_classes)
+                && best.as_ref().is_none_or(|b| purity > b.purity)
+            {
+                best = Some(Split { column, threshold, purity });
             }
             tried += 1;
             if tried == wanted {

@@ -103,21 +103,22 @@ impl Source<'_> {
         }
     }
 
-    /// As many flows of each class as there are real ones, but never more than a table holds.
+    /// As many flows of each class as there are real ones, if there are so many.
     pub fn flows(&self, classes: &Classes, go_on: &GoOn<'_>) -> Result<Vec<Rows<Packet>>> {
-        if let Self::Model { generator, sampling } = self {
-            return model(generator, sampling, classes, go_on);
-        }
         let of_class = |(stream, class): (usize, &Class)| {
             go_on()?;
-            self.of_class(class, stream as u64, classes.max_packets)
+            self.of_class(class, stream as u64, classes.max_packets, go_on)
         };
         classes.classes.par_iter().enumerate().map(of_class).collect()
     }
 
-    fn of_class(&self, class: &Class, stream: u64, max: usize) -> Result<Rows<Packet>> {
+    fn of_class(&self, class: &Class, stream: u64, max: usize, go_on: &GoOn<'_>) -> Result<Rows<Packet>> {
         let n = class.real.len();
         match self {
+            Self::Model { generator, sampling } => {
+                let sampling = Sampling { class: class.id, ..sampling.clone() };
+                model(generator, &sampling, stream, n, go_on)
+            }
             Self::Chain { quantizer, seed } => {
                 let (chain, mut draws) = (Chain::fit(&class.train_tokens), Stream::new(seed ^ CHAIN_DRAWS, stream));
                 decode(quantizer, *seed, stream, (0..n).map(|_| chain.draw(&mut draws, max)))
@@ -137,7 +138,6 @@ impl Source<'_> {
                 let rows = given.table.rows.iter().filter(|row| class.holds(row.label.as_deref())).take(n);
                 Ok(rows.map(|row| row.packets.iter().take(max).copied().collect::<Vec<_>>()).collect())
             }
-            Self::Model { .. } => Ok(Rows::new()),
         }
     }
 }
@@ -188,27 +188,19 @@ fn numbered(class: u64, i: u64) -> u64 {
     (class << 32) + i
 }
 
-/// Flows of the model, on all cores; each depends on its number alone.
-fn model(generator: &Generator, sampling: &Sampling, classes: &Classes, go_on: &GoOn<'_>) -> Result<Vec<Rows<Packet>>> {
+/// `n` flows of the model, on all cores; each depends on its number alone.
+fn model(generator: &Generator, sampling: &Sampling, stream: u64, n: usize, go_on: &GoOn<'_>) -> Result<Rows<Packet>> {
     let decode = if generator.can_sample_packets() { sampling.decode } else { Decode::Centroid };
-    let tasks: Vec<(usize, usize)> = (0..classes.len())
-        .flat_map(|c| (0..classes.classes[c].real.len()).step_by(FLOWS_PER_TASK).map(move |first| (c, first)))
-        .collect();
-    let drawn: Vec<Rows<Packet>> = tasks
-        .par_iter()
-        .map_init(Worker::new, |worker, &(class, first)| {
-            go_on()?;
-            let Class { id, real, .. } = &classes.classes[class];
-            let first_flow = numbered(class as u64, first as u64);
-            let sampling = Sampling { class: *id, first_flow, decode, ..sampling.clone() };
-            let mut flows = Rows::new();
-            generator.generate(worker, &sampling, FLOWS_PER_TASK.min(real.len() - first), &mut flows)?;
-            Ok(flows)
-        })
-        .collect::<Result<_>>()?;
-    let mut out = vec![Rows::new(); classes.len()];
-    for ((class, _), flows) in tasks.into_iter().zip(drawn) {
-        flows.as_ragged().rows().for_each(|flow| out[class].push(flow.iter().copied()));
-    }
-    Ok(out)
+    let draw = |worker: &mut Worker, task: usize| {
+        go_on()?;
+        let first = task * FLOWS_PER_TASK;
+        let first_flow = numbered(stream, first as u64);
+        let mut flows = Rows::new();
+        let sampling = Sampling { first_flow, decode, ..sampling.clone() };
+        generator.generate(worker, &sampling, FLOWS_PER_TASK.min(n - first), &mut flows)?;
+        Ok(flows)
+    };
+    let tasks = (0..n.div_ceil(FLOWS_PER_TASK)).into_par_iter();
+    let drawn: Vec<Rows<Packet>> = tasks.map_init(Worker::new, draw).collect::<Result<_>>()?;
+    Ok(drawn.iter().flat_map(|flows| flows.as_ragged().rows().map(<[Packet]>::to_vec).collect::<Vec<_>>()).collect())
 }
