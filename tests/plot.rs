@@ -31,12 +31,23 @@ fn figures_equal_scipy() {
         };
         equal(wasserstein(&a, &b), "wasserstein");
         equal(wasserstein(&b, &a), "wasserstein");
-        let grid = Grid::over(&a, case["bins"].as_u64().unwrap() as usize).unwrap();
+        let grid = Grid::over(&a, case["bins"].as_u64().unwrap() as usize, 0.0).unwrap();
         equal(grid.jensen_shannon(&a, &b), "jensen_shannon");
         equal(autocorrelation([&a[..]], 2), "lag_2");
         equal(auc(&a, &b), "auc");
         assert!((median(a).unwrap() - case["median_a"].as_f64().unwrap()).abs() < 1e-12, "{case}");
     }
+}
+
+#[test]
+fn a_grid_leaves_the_far_ends_to_its_outer_bins() {
+    let values: Vec<f64> = (0..=1000).map(f64::from).chain([1e9]).collect();
+    let grid = Grid::over(&values, 10, 0.01).unwrap();
+    assert_eq!((grid.edges()[0], grid.edges()[10]), (10.0, 991.0));
+    let shares = grid.shares(&values);
+    assert!((shares[0] - 10.0 / 1002.0).abs() < 1e-12 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    assert_eq!(Grid::over(&[3.0], 2, 0.4).unwrap().edges(), [2.5, 3.0, 3.5]);
+    assert!(Grid::over(&[], 5, 0.0).is_none() && Grid::over(&[1.0, f64::INFINITY], 5, 0.0).is_none());
 }
 
 fn flows(n: usize, seed: u64) -> Rows<Packet> {

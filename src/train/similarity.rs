@@ -136,12 +136,16 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The grid of `bins` bins over `reference`; `None` if it is empty or has values that are not finite.
-    pub fn over(reference: &[f64], bins: usize) -> Option<Self> {
-        let (low, high) = reference.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
-        if !(low.is_finite() && high.is_finite()) || bins == 0 {
+    /// The grid of `bins` bins over `reference` but for the share `trim` of its values at either end, so that a few far
+    /// away do not make all others fall together; `None` if it is empty or has values that are not finite.
+    pub fn over(reference: &[f64], bins: usize, trim: f64) -> Option<Self> {
+        let values = sorted(reference.to_vec());
+        let last = values.len().checked_sub(1)?;
+        if bins == 0 || !(values[0].is_finite() && values[last].is_finite()) {
             return None;
         }
+        let beyond = (trim * last as f64) as usize;
+        let (low, high) = (values[beyond], values[last.saturating_sub(beyond).max(beyond)]);
         // One value makes a bin too.
         let (low, high) = if low < high { (low, high) } else { (low - 0.5, high + 0.5) };
         let step = (high - low) / bins as f64;
@@ -149,7 +153,12 @@ impl Grid {
         Some(Self { edges: (0..=bins).map(edge).collect() })
     }
 
-    /// Share of the `values` in each bin; the first and the last bin are those outside the reference.
+    /// Edges of the bins between the first and the last.
+    pub fn edges(&self) -> &[f64] {
+        &self.edges
+    }
+
+    /// Share of the `values` in each bin; the first and the last bin are what is beyond the edges.
     pub fn shares(&self, values: &[f64]) -> Vec<f64> {
         let last = self.edges.len() - 1;
         let mut shares = vec![0.0; last + 2];

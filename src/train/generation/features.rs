@@ -6,6 +6,9 @@ use serde::Serialize;
 /// First packets of a flow whose sizes and times a forest sees one by one.
 const FIRST_PACKETS: usize = 20;
 
+/// Bytes that an Ethernet frame carries.
+const MTU: f64 = 1500.0;
+
 /// Numbers that sum up one direction of a flow for a forest.
 const SUMMARY: usize = 8;
 
@@ -95,7 +98,7 @@ impl Quantity {
 pub struct Values {
     /// `[Quantity::ALL][Direction::ALL]`
     values: [[Vec<f64>; Direction::ALL.len()]; Quantity::ALL.len()],
-    /// Each flow's signed sizes.
+    /// Each flow's signed sizes, at most 1500: a few segments that a network card joined would else say it all.
     pub sizes: Vec<Vec<f64>>,
     /// Each flow's times between packets, as logarithms; one less than sizes.
     pub times: Vec<Vec<f64>>,
@@ -119,7 +122,7 @@ impl Values {
                     out.of_mut(Quantity::Duration, direction).push(log(part.duration_us));
                 }
             }
-            out.sizes.push(flow.iter().map(|p| f64::from(p.size)).collect());
+            out.sizes.push(flow.iter().map(|p| f64::from(p.size).clamp(-MTU, MTU)).collect());
             out.times.push(flow[1..].iter().map(|p| log(f64::from(p.ipt_us))).collect());
         }
         out

@@ -18,8 +18,9 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Bins over the real values.
+/// Bins over the real values, and the share of these at either end that is beyond them.
 const BINS: usize = 50;
+const TRIM: f64 = 0.005;
 
 /// What pictures are drawn from: the values of all classes together.
 #[derive(Clone, Debug, Default)]
@@ -234,7 +235,7 @@ fn distances(real: &Values, generated: &Values) -> Vec<Feature> {
             quantity,
             direction,
             ks: kolmogorov_smirnov(a, b),
-            jensen_shannon: Grid::over(a, BINS).and_then(|grid| grid.jensen_shannon(a, b)),
+            jensen_shannon: Grid::over(a, BINS, TRIM).and_then(|grid| grid.jensen_shannon(a, b)),
             wasserstein: wasserstein(a, b),
             ks_beside_chain: None,
         }

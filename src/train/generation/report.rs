@@ -38,7 +38,7 @@ pub struct SourceReport {
     pub what: String,
     /// Distances of every quantity in every direction.
     pub features: Vec<Feature>,
-    /// Of sizes.
+    /// Of signed sizes, those past an Ethernet frame's 1500 bytes cut to it.
     pub autocorrelation_sizes: Autocorrelation,
     /// Of the logarithms of times.
     pub autocorrelation_times: Autocorrelation,
@@ -65,7 +65,8 @@ pub struct Feature {
     pub direction: Direction,
     /// Kolmogorov-Smirnov distance.
     pub ks: Option<f64>,
-    /// Jensen-Shannon distance to base 2, on a grid over the real values with a bin for what is beyond at either side.
+    /// Jensen-Shannon distance to base 2, on a grid of 50 bins over the real values but for 0.5% at either end, and a
+    /// bin for what is beyond on either side.
     pub jensen_shannon: Option<f64>,
     /// Wasserstein distance of order 1, in the unit of the quantity.
     pub wasserstein: Option<f64>,

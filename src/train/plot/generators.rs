@@ -8,8 +8,9 @@ use plotters::prelude::*;
 /// A named series: of values, or of points in order.
 pub type Named<'a, T> = (&'a str, &'a [T]);
 
-/// Bins of a distribution.
+/// Bins of a distribution, and the share of the real values at either end that is beyond them.
 const BINS: usize = 60;
+const TRIM: f64 = 0.005;
 
 /// Bars of every generator in groups, one group for every name in `groups`; `series` holds one value a group, if any.
 pub fn bars(groups: &[&str], y_title: &str, series: &[(&str, Vec<Option<f64>>)]) -> Result<String> {
@@ -53,12 +54,12 @@ pub fn bars(groups: &[&str], y_title: &str, series: &[(&str, Vec<Option<f64>>)])
     })
 }
 
-/// The distribution of the real values, filled, and of every generator's as a line, on the grid of the real ones; what
-/// is beyond them is in the first and the last bin.
+/// The distribution of the real values, filled, and of every generator's as a line, on a grid over most of the real ones;
+/// what is beyond is in the first and the last bin.
 pub fn densities(title: &str, unit: &str, real: &[f64], series: &[Named<'_, f64>]) -> Result<String> {
-    let (low, high) = real.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
-    let (low, high) = if low < high { (low, high) } else { (low.min(0.0), low.max(0.0) + 1.0) };
-    let grid = Grid::over(real, BINS);
+    let grid = Grid::over(real, BINS, TRIM);
+    let edges = grid.as_ref().map_or(&[0.0, 1.0][..], Grid::edges);
+    let (low, high) = (edges[0], edges[edges.len() - 1]);
     let shares = |values: &[f64]| grid.as_ref().filter(|_| !values.is_empty()).map_or(Vec::new(), |g| g.shares(values));
     let (real, others): (Vec<f64>, Vec<Vec<f64>>) = (shares(real), series.iter().map(|s| shares(s.1)).collect());
     let highest = others.iter().flatten().chain(&real).copied().fold(0.01, f64::max) * 108.0;
