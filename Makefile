@@ -5,13 +5,27 @@ PREFIX     ?= /usr/local
 BINDIR     ?= $(PREFIX)/bin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+DATADIR    ?= $(PREFIX)/share
+CMAKEDIR   ?= $(LIBDIR)/cmake/trafficgpt
+MANDIR     ?= $(DATADIR)/man
+BASHDIR    ?= $(DATADIR)/bash-completion/completions
+ZSHDIR     ?= $(DATADIR)/zsh/site-functions
+FISHDIR    ?= $(DATADIR)/fish/vendor_completions.d
+# Where WITH_ONNX=1 puts ONNX Runtime: the library and the command look there, no other program does.
+ONNXDIR    ?= $(PREFIX)/lib/trafficgpt
+WITH_ONNX  ?=
 DESTDIR    ?=
+# The directory with the built library and command. Named on the command line, it is taken as it is.
+BUILT      ?= $(RELEASE)
 
+override PREFIX := $(abspath $(PREFIX))
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 ABI     := $(shell sed -n 's/^\#define TGPT_ABI //p' include/trafficgpt.h)
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
+ONNX    := $(filter 1,$(WITH_ONNX))
 RUNTIME := .runtime/libonnxruntime.so.1
+DEB     ?= $(TARGET)/deb
 
 # What `make demo` shows; another bundle, capture or class may be named on the command line.
 DEMO         ?= demo-out
@@ -22,7 +36,7 @@ DEMO_REAL    ?= examples/captures/$(DEMO_CLASS).pcap.gz
 DEMO_FLOWS   ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lib runtime header bench install uninstall clean
+.PHONY: help demo test lib runtime header bench install uninstall deb clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,22 +80,54 @@ header: ## write include/trafficgpt.h and tests/abi anew from the sources
 bench: ## the benches
 	$(CARGO) bench --features train
 
-install: lib ## install library, header, pkg-config file and command under PREFIX (and DESTDIR)
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	install -m 755 $(RELEASE)/trafficgpt $(DESTDIR)$(BINDIR)/trafficgpt
-	install -m 755 $(RELEASE)/libtrafficgpt.so $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(VERSION)
+# From directory $(1) to directory $(2), so that what is installed may be moved as a whole.
+relative = $(shell realpath -ms --relative-to=$(1) $(2))
+# A template of packaging with its @NAMES@ filled in.
+fill = sed -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' \
+    -e 's|@PREFIX@|$${pcfiledir}/$(call relative,$(LIBDIR)/pkgconfig,$(PREFIX))|' \
+    -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+    -e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
+    -e 's|@CMAKE_LIBDIR@|$(call relative,$(CMAKEDIR),$(LIBDIR))|' \
+    -e 's|@CMAKE_INCLUDEDIR@|$(call relative,$(CMAKEDIR),$(INCLUDEDIR))|'
+HEADERS := $(notdir $(wildcard include/*.h include/*.hpp))
+
+install: $(if $(filter $(RELEASE),$(BUILT)),lib) $(if $(ONNX),runtime)
+install: ## install library, headers, command, man pages and completions; WITH_ONNX=1: ONNX Runtime too
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/pkgconfig $(INCLUDEDIR) $(CMAKEDIR) $(MANDIR)/man1) \
+	    $(addprefix $(DESTDIR),$(BASHDIR) $(ZSHDIR) $(FISHDIR))
+	install -m 755 $(BUILT)/trafficgpt $(DESTDIR)$(BINDIR)/trafficgpt
+	install -m 644 $(BUILT)/libtrafficgpt.so $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(VERSION)
 	ln -sf libtrafficgpt.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(ABI)
 	ln -sf libtrafficgpt.so.$(ABI) $(DESTDIR)$(LIBDIR)/libtrafficgpt.so
-	install -m 644 $(RELEASE)/libtrafficgpt.a $(DESTDIR)$(LIBDIR)/libtrafficgpt.a
-	install -m 644 include/trafficgpt.h $(DESTDIR)$(INCLUDEDIR)/trafficgpt.h
-	sed -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' trafficgpt.pc.in \
-	    > $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc
+	install -m 644 $(BUILT)/libtrafficgpt.a $(DESTDIR)$(LIBDIR)/libtrafficgpt.a
+	install -m 644 $(addprefix include/,$(HEADERS)) $(DESTDIR)$(INCLUDEDIR)
+	$(fill) packaging/trafficgpt.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc
+	$(fill) packaging/trafficgpt-config.cmake.in > $(DESTDIR)$(CMAKEDIR)/trafficgpt-config.cmake
+	$(fill) packaging/trafficgpt-config-version.cmake.in > $(DESTDIR)$(CMAKEDIR)/trafficgpt-config-version.cmake
+	pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && $(abspath $(BUILT))/trafficgpt write-pages "$$pages" && \
+	    install -m 644 "$$pages"/man1/*.1 $(DESTDIR)$(MANDIR)/man1 && \
+	    install -m 644 "$$pages"/bash/trafficgpt.bash $(DESTDIR)$(BASHDIR)/trafficgpt && \
+	    install -m 644 "$$pages"/zsh/_trafficgpt $(DESTDIR)$(ZSHDIR)/_trafficgpt && \
+	    install -m 644 "$$pages"/fish/trafficgpt.fish $(DESTDIR)$(FISHDIR)/trafficgpt.fish
+ifneq ($(ONNX),)
+	install -d $(DESTDIR)$(ONNXDIR)
+	install -m 644 $(RUNTIME) $(dir $(RUNTIME))*.onnxruntime* $(DESTDIR)$(ONNXDIR)
+endif
 
 uninstall: ## remove what install put there
-	rm -f $(DESTDIR)$(BINDIR)/trafficgpt $(DESTDIR)$(INCLUDEDIR)/trafficgpt.h
-	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc $(DESTDIR)$(LIBDIR)/libtrafficgpt.a
-	rm -f $(DESTDIR)$(LIBDIR)/libtrafficgpt.so $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(ABI)
-	rm -f $(DESTDIR)$(LIBDIR)/libtrafficgpt.so.$(VERSION)
+	rm -f $(DESTDIR)$(BINDIR)/trafficgpt $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(HEADERS))
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/libtrafficgpt.,so so.$(ABI) so.$(VERSION) a)
+	rm -f $(DESTDIR)$(LIBDIR)/pkgconfig/trafficgpt.pc
+	rm -f $(DESTDIR)$(MANDIR)/man1/trafficgpt.1 $(DESTDIR)$(MANDIR)/man1/trafficgpt-*.1
+	rm -f $(DESTDIR)$(BASHDIR)/trafficgpt $(DESTDIR)$(ZSHDIR)/_trafficgpt $(DESTDIR)$(FISHDIR)/trafficgpt.fish
+	rm -f $(addprefix $(DESTDIR)$(CMAKEDIR)/trafficgpt-config,.cmake -version.cmake)
+	rm -f $(addprefix $(DESTDIR)$(ONNXDIR)/,$(notdir $(RUNTIME)) LICENSE.onnxruntime ThirdPartyNotices.onnxruntime.txt)
+	for own in $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(ONNXDIR); do \
+	    if [ -d "$$own" ]; then rmdir --ignore-fail-on-non-empty "$$own"; fi; done
+
+deb: $(if $(filter $(RELEASE),$(BUILT)),lib) $(if $(ONNX),runtime)
+deb: ## Debian packages, in target/deb; WITH_ONNX=1: one with ONNX Runtime too
+	CARGO="$(CARGO)" BUILT=$(BUILT) WITH_ONNX=$(ONNX) packaging/deb.sh $(DEB)
 
 clean: ## remove what was built; the runtime stays
 	$(CARGO) clean

@@ -62,7 +62,7 @@ fn the_soname_is_the_abi_and_the_library_stays_mapped() {
 #[test]
 fn the_static_library_links_by_its_pkg_config_file() {
     let bench = Bench::new();
-    let template = std::fs::read_to_string(harness::root().join("trafficgpt.pc.in")).unwrap();
+    let template = std::fs::read_to_string(harness::root().join("packaging/trafficgpt.pc.in")).unwrap();
     let private = template.lines().find_map(|line| line.strip_prefix("Libs.private: ")).unwrap();
     let program = bench.path().join("static");
     let output = Command::new("cc")

@@ -11,7 +11,7 @@ use harness::{Bench, root_file, run};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use trafficgpt::classifier::Classifier;
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
@@ -270,14 +270,20 @@ fn valgrind_finds_nothing() {
         ("tests/c/arg_checks.c", &[&bundle, &capture, &no_bundle]),
         ("tests/c/lifecycle.c", &[&bundle]),
     ];
-    for (source, arguments) in programs {
-        let output = Command::new("valgrind")
+    // Side by side, as each takes its time.
+    let running = programs.map(|(source, arguments)| {
+        let mut valgrind = Command::new("valgrind");
+        valgrind
             .args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"])
             .arg("--show-leak-kinds=definite")
             .arg(bench.compile(source, "c"))
             .args(arguments)
-            .output()
-            .unwrap();
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        (source, valgrind.spawn().unwrap())
+    });
+    for (source, child) in running {
+        let output = child.wait_with_output().unwrap();
         let (stdout, stderr) = harness::texts(&output);
         assert!(output.status.success() && stderr.is_empty(), "{source}: {}\n{stdout}{stderr}", output.status);
     }

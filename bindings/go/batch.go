@@ -3,7 +3,12 @@ package trafficgpt
 // #include <trafficgpt.h>
 import "C"
 
-import "unsafe"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unsafe"
+)
 
 // Unknown is the label of a flow that the classifier does not know, and the class that asks for flows of any kind.
 const Unknown uint32 = C.TGPT_UNKNOWN
@@ -54,6 +59,57 @@ func (b *Batch) check() error {
 		return invalid("offsets end at %d, past the %d packets", b.Offsets[n-1], len(b.Packets))
 	}
 	return nil
+}
+
+// piece is the number of flows between two looks at a context: some milliseconds to a tenth of a second.
+const piece = 256
+
+// pieces calls f with one piece after another until f fails or ctx is done.
+func (b *Batch) pieces(ctx context.Context, f func(part Batch) error) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	var offsets [piece + 1]uint64
+	for begin := 0; begin < b.Len(); begin += piece {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(piece, b.Len()-begin)
+		part, err := b.part(begin, n, offsets[:n+1])
+		if err != nil {
+			return err
+		}
+		if err := f(part); err != nil {
+			return from(begin, err)
+		}
+	}
+	return nil
+}
+
+// from says in an error which flows it counts: it knows only those of a piece.
+func from(begin int, err error) error {
+	var of *Error
+	if begin > 0 && errors.As(err, &of) {
+		return &Error{of.Status, fmt.Sprintf("counting flows from flow %d on: %s", begin, of.Message)}
+	}
+	return err
+}
+
+// part is n flows from one on, without copying packets; the offsets that say where they lie are written to offsets. Errors
+// name the flow by its number in b.
+func (b *Batch) part(begin, n int, offsets []uint64) (Batch, error) {
+	if first := b.Offsets[0]; first != 0 {
+		return Batch{}, invalid("offsets begin with %d, not with 0", first)
+	}
+	base := b.Offsets[begin]
+	for i := range offsets {
+		offset := b.Offsets[begin+i]
+		if i > 0 && offset < base+offsets[i-1] || offset > uint64(len(b.Packets)) {
+			return Batch{}, invalid("flow %d: its offsets fall, or end past the packets", begin+i-1)
+		}
+		offsets[i] = offset - base
+	}
+	return Batch{Packets: b.Packets[base : base+offsets[n]], Offsets: offsets}, nil
 }
 
 // c gives the batch's memory as C takes it, for the length of one call.

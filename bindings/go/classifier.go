@@ -2,9 +2,16 @@ package trafficgpt
 
 // #include <stdlib.h>
 // #include <trafficgpt.h>
+// #cgo noescape tgpt_classify
+// #cgo nocallback tgpt_classify
+// #cgo noescape tgpt_embed
+// #cgo nocallback tgpt_embed
 import "C"
 
-import "unsafe"
+import (
+	"context"
+	"unsafe"
+)
 
 // A Classifier tells what flows are.
 type Classifier struct {
@@ -71,7 +78,29 @@ func (c *Classifier) Classify(batch Batch) ([]Verdict, error) {
 	if err := c.ClassifyInto(batch, labels, scores); err != nil {
 		return nil, err
 	}
-	verdicts := make([]Verdict, n)
+	return c.verdicts(make([]Verdict, 0, n), labels, scores), nil
+}
+
+// ClassifyContext does what Classify does, in pieces. When ctx is done it returns its error, and the verdicts of the flows
+// that were classified until then.
+func (c *Classifier) ClassifyContext(ctx context.Context, batch Batch) ([]Verdict, error) {
+	n, k := batch.Len(), len(c.labels)
+	verdicts := make([]Verdict, 0, n)
+	labels, scores := make([]uint32, min(n, piece)), make([]float32, min(n, piece)*k)
+	err := batch.pieces(ctx, func(part Batch) error {
+		m := part.Len()
+		if err := c.ClassifyInto(part, labels[:m], scores[:m*k]); err != nil {
+			return err
+		}
+		verdicts = c.verdicts(verdicts, labels[:m], scores[:m*k])
+		return nil
+	})
+	return verdicts, err
+}
+
+// verdicts appends what labels and scores say.
+func (c *Classifier) verdicts(verdicts []Verdict, labels []uint32, scores []float32) []Verdict {
+	k := len(c.labels)
 	for i, label := range labels {
 		verdict := Verdict{Label: label, Name: "unknown"}
 		if label != Unknown {
@@ -80,9 +109,9 @@ func (c *Classifier) Classify(batch Batch) ([]Verdict, error) {
 		for _, score := range scores[i*k : (i+1)*k] {
 			verdict.Probability = max(verdict.Probability, score)
 		}
-		verdicts[i] = verdict
+		verdicts = append(verdicts, verdict)
 	}
-	return verdicts, nil
+	return verdicts
 }
 
 // ClassifyInto writes the label of each flow to labels and the probability of every label to scores, one row per flow,

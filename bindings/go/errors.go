@@ -4,8 +4,10 @@ package trafficgpt
 import "C"
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"unsafe"
 )
 
 // A Status is the class of a failure, for errors.Is.
@@ -60,17 +62,27 @@ func failure(status C.tgpt_status, e *C.tgpt_error) error {
 	if status == C.TGPT_OK {
 		return nil
 	}
-	return &Error{Status(status), C.GoString(&e.msg[0])}
+	// Not C.GoString, for which every error's 512 bytes would be taken from the heap, also of calls that succeed.
+	text := (*[len(e.msg)]byte)(unsafe.Pointer(&e.msg))
+	message, _, _ := bytes.Cut(text[:], []byte{0})
+	return &Error{Status(status), string(message)}
 }
 
 // checkLibrary refuses a library that is not the one this package was compiled for.
 func checkLibrary() error {
-	if abi := C.tgpt_abi(); abi != C.TGPT_ABI {
-		return &Error{ErrMismatch, fmt.Sprintf("the library has ABI %d, the header has %d", uint32(abi), C.TGPT_ABI)}
+	return compatible(uint32(C.tgpt_abi()), C.TGPT_ABI, Version(), C.TGPT_VERSION)
+}
+
+// compatible tells whether a library of the ABI and version that it has can serve a program that was compiled against a
+// header of those that it needs.
+func compatible(hasABI, needsABI uint32, has, needs string) error {
+	if hasABI != needsABI {
+		return &Error{ErrMismatch, fmt.Sprintf("the loaded library has ABI %d (version %s), but this program was built "+
+			"for ABI %d (version %s): install that one or build the program again", hasABI, has, needsABI, needs)}
 	}
-	has, needs := Version(), C.TGPT_VERSION
 	if older(has, needs) {
-		return &Error{ErrMismatch, fmt.Sprintf("the library is version %s, the header is of %s", has, needs)}
+		return &Error{ErrMismatch, fmt.Sprintf("the loaded library is version %s, but this program was built for %s: "+
+			"install that one or a later one", has, needs)}
 	}
 	return nil
 }

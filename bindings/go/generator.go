@@ -2,9 +2,16 @@ package trafficgpt
 
 // #include <stdlib.h>
 // #include <trafficgpt.h>
+// #cgo noescape tgpt_generate
+// #cgo nocallback tgpt_generate
+// #cgo noescape tgpt_score
+// #cgo nocallback tgpt_score
 import "C"
 
-import "unsafe"
+import (
+	"context"
+	"unsafe"
+)
 
 // A Generator makes flows.
 type Generator struct {
@@ -111,4 +118,61 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 		return Batch{}, err
 	}
 	return Batch{Packets: packets[:offsets[n]], Offsets: offsets}, nil
+}
+
+// GenerateContext does what Generate does, in pieces and for any n. When ctx is done it returns its error, and the flows that
+// were drawn until then.
+func (g *Generator) GenerateContext(ctx context.Context, n int, sampling Sampling) (Batch, error) {
+	if n < 0 {
+		return Batch{}, invalid("%d flows asked for", n)
+	}
+	all := Batch{Offsets: []uint64{0}}
+	for done := 0; done < n; done += piece {
+		if err := ctx.Err(); err != nil {
+			return all, err
+		}
+		part, err := g.Generate(min(piece, n-done), sampling)
+		if err != nil {
+			return all, err
+		}
+		base := uint64(len(all.Packets))
+		all.Packets = append(all.Packets, part.Packets...)
+		for _, offset := range part.Offsets[1:] {
+			all.Offsets = append(all.Offsets, base+offset)
+		}
+		sampling.FirstFlow += piece
+	}
+	return all, nil
+}
+
+// Score gives, for each flow, the mean negative log-likelihood of its packets in nats: how unlike what the model would
+// generate it is. class is an index into Classes, or Unknown to score flows as those of any kind.
+func (g *Generator) Score(class uint32, batch Batch) ([]float32, error) {
+	if err := batch.check(); err != nil {
+		return nil, err
+	}
+	scores := make([]float32, batch.Len())
+	err := g.handle.use(func(p *C.tgpt_generator) error {
+		return g.shared.withWorker(func(w *C.tgpt_worker) error {
+			packets, offsets, n := batch.c()
+			var e C.tgpt_error
+			return failure(C.tgpt_score(p, w, C.uint32_t(class), packets, offsets, n, (*C.float)(memory(scores)), &e), &e)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return scores, nil
+}
+
+// ScoreContext does what Score does, in pieces. When ctx is done it returns its error, and the scores of the flows until
+// then.
+func (g *Generator) ScoreContext(ctx context.Context, class uint32, batch Batch) ([]float32, error) {
+	scores := make([]float32, 0, batch.Len())
+	err := batch.pieces(ctx, func(part Batch) error {
+		some, err := g.Score(class, part)
+		scores = append(scores, some...)
+		return err
+	})
+	return scores, err
 }

@@ -192,18 +192,33 @@ impl Sites {
         }
         let (low, high) = (xs[first.0].min(xs[last.0]), xs[first.0].max(xs[last.0]));
         inside.retain(|&rank| (low..=high).contains(&self.point(rank)[0]));
-        let candidates = union(&union(first.1, last.1), &inside);
-        match work.checked_sub(candidates.len()) {
-            Some(left) => *work = left,
-            None => return ControlFlow::Break(()),
-        }
-        let middle = first.0.midpoint(last.0);
         let mut envelope = Envelope::default();
+        if inside.is_empty() && first.1 == last.1 {
+            // Halving on would give every line these same candidates: so it is with most, the rare sizes.
+            for (line, &x) in xs.iter().enumerate().take(last.0).skip(first.0 + 1) {
+                spend(work, first.1.len())?;
+                self.envelope(x, first.1, &mut envelope);
+                visit(line, &envelope);
+            }
+            return ControlFlow::Continue(());
+        }
+        let candidates = union(&union(first.1, last.1), &inside);
+        spend(work, candidates.len())?;
+        let middle = first.0.midpoint(last.0);
         self.envelope(xs[middle], &candidates, &mut envelope);
         self.halve(xs, [first, (middle, &envelope.ranks)], inside.clone(), work, visit)?;
         visit(middle, &envelope);
         self.halve(xs, [(middle, &envelope.ranks), last], inside, work, visit)
     }
+}
+
+/// Takes `candidates` from `work`, if as many are left.
+fn spend(work: &mut usize, candidates: usize) -> ControlFlow<()> {
+    match work.checked_sub(candidates) {
+        Some(left) => *work = left,
+        None => return ControlFlow::Break(()),
+    }
+    ControlFlow::Continue(())
 }
 
 /// The values of two rising lists, each once.

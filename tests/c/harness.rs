@@ -2,7 +2,7 @@
 //! with random weights, and a capture.
 #![allow(dead_code)]
 
-use crate::common::{TestBundle, random_bundle};
+use crate::common::{TestBundle, other_bundle};
 use etherparse::PacketBuilder;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -69,8 +69,9 @@ pub fn installed_library() -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
     std::fs::create_dir_all(&directory).unwrap();
     link_library(&directory);
-    let template = std::fs::read_to_string(root().join("trafficgpt.pc.in")).unwrap();
+    let template = std::fs::read_to_string(root().join("packaging/trafficgpt.pc.in")).unwrap();
     let filled = template
+        .replace("@PREFIX@", &text(&directory))
         .replace("@LIBDIR@", &text(&directory))
         .replace("@INCLUDEDIR@", &text(&root().join("include")))
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
@@ -89,7 +90,8 @@ impl Bench {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         link_library(directory.path());
-        Self { directory, bundle: random_bundle() }
+        // Few centroids: under valgrind it takes seconds to open more.
+        Self { directory, bundle: other_bundle(24) }
     }
 
     /// Where everything lies.

@@ -13,12 +13,13 @@ mod generate;
 mod info;
 mod input;
 mod meter;
+mod pages;
 mod pretrain;
 mod quantizer;
 mod score;
 mod training;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Classifies and generates encrypted network flows with a GPT-2 over packet sizes and times.
@@ -45,7 +46,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    exit::code(match Cli::parse().command {
+    let matches = Cli::command().subcommand(pages::command()).get_matches();
+    if let Some((pages::NAME, arguments)) = matches.subcommand() {
+        return exit::code(pages::run(arguments, Cli::command()));
+    }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    exit::code(match cli.command {
         Command::Meter(args) => meter::run(args),
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),

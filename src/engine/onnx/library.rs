@@ -17,13 +17,20 @@ const NAMES: &[&str] = if cfg!(windows) {
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// Directories looked through, relative to the one this library or program lies in: beside it, a directory of its
-/// own, and the `lib` that goes with a `bin`.
-const PLACES: &[&str] = &["", "onnxruntime", "../lib", "../lib/onnxruntime", "../lib/trafficgpt"];
+/// own, the `lib` that goes with a `bin`, and `lib/trafficgpt` from a `lib/x86_64-linux-gnu`.
+const PLACES: &[&str] = &["", "onnxruntime", "../lib", "../lib/onnxruntime", "../lib/trafficgpt", "../trafficgpt"];
 
 /// The library: the path given, else that of `ORT_DYLIB_PATH`, else one beside this library or program, else the name
 /// that the system's loader finds. A path that is named but not there is an error, not a reason to look further; it
 /// may be the directory that holds the library.
 pub fn find_library(explicit: Option<&Path>) -> Result<PathBuf> {
+    if has_no_loader() {
+        return Err(Error::new(
+            Kind::NoRuntime,
+            "this program is linked with -static, and such a program cannot load ONNX Runtime: link libtrafficgpt.a \
+             without -static, or choose the engine native",
+        ));
+    }
     if let Some(path) = explicit {
         return named(path).map_err(|e| e.at("setting onnx.library"));
     }
@@ -92,6 +99,15 @@ fn homes() -> Vec<PathBuf> {
         }
     }
     homes
+}
+
+/// Whether the process runs without the system's loader, as programs linked with -static do. The C library has its
+/// `dlopen` there as well, but C++ libraries that it opens crash.
+fn has_no_loader() -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
+    // The C library or the loader, by whatever names they have.
+    let loads = |name: &str| ["ld-", "ld64", "libc.", "libc-"].iter().any(|start| name.starts_with(start));
+    !maps.lines().any(|line| line.rsplit_once('/').is_some_and(|(_, name)| loads(name)))
 }
 
 /// The file that holds this code: the shared library, or the program it is linked into. Linux tells which file every
