@@ -164,6 +164,10 @@ fn connections(n: u64) -> Vec<Row> {
         if sizes.is_empty() || draws.uniform() < 0.05 {
             sizes = vec![52, -52];
         }
+        // Some as centroids have them: a few bytes off.
+        if draws.uniform() < 0.3 {
+            sizes.iter_mut().for_each(|size| *size += size.signum() * draws.below(4) as i32);
+        }
         // To a meter, who sends first is the client.
         sizes[0] = sizes[0].abs();
         let packet = |(i, size)| {
@@ -224,10 +228,23 @@ fn captures_are_read_without_a_warning_and_metered_back() {
         expected.sort_unstable();
         assert_eq!(sizes, expected);
     }
+    // A label has one transport for all its flows.
+    let labelled = |label: &str, n: usize| -> Vec<Row> {
+        flows[..n].iter().map(|flow| Row { label: Some(label.into()), ..flow.clone() }).collect()
+    };
+    let mut both = labelled("web", 90);
+    both.extend(labelled("dns", 30).into_iter().map(|mut row| {
+        row.packets.truncate(2);
+        Row { n_packets: row.packets.len() as u64, ..row }
+    }));
+    assert_eq!(pcap::write(&place.path("both.pcap"), &both, Transport::Auto).unwrap().tcp, 90);
+    if let Some(said) = tshark(&place.path("both.pcap"), &["-Y", COMPLAINTS]) {
+        assert_eq!(said, "");
+    }
     let count = |filter: &str| tshark(&place.path("auto.pcap"), &["-Y", filter]).unwrap().lines().count();
     let (opened, answered) = (count("tcp.flags.syn == 1 && tcp.flags.ack == 0"), count("tcp.flags == 0x12"));
     let streams = count("tcp.analysis.initial_rtt && tcp.flags == 0x10 && tcp.len == 0 && tcp.seq == 1");
-    assert!(opened > 200 && opened == answered && streams >= opened, "{opened} {answered} {streams}");
+    assert!(opened > 200 && opened == answered && streams > opened / 2, "{opened} {answered} {streams}");
     assert!(count("tcp.flags.fin == 1") > opened, "most end on both sides");
 }
 

@@ -110,7 +110,8 @@ pub fn flows(n: usize) -> Rows<Packet> {
 pub fn assert_same_flows(a: &[Row], b: &[Row]) {
     let sorted = |rows: &[Row]| {
         let mut packets: Vec<Vec<Packet>> = rows.iter().map(|r| r.packets.clone()).collect();
-        packets.sort_by_key(|p| p.iter().map(|p| p.size).collect::<Vec<_>>());
+        let times = |p: &[Packet]| p.iter().map(|p| p.ipt_us.to_bits()).collect::<Vec<_>>();
+        packets.sort_by_key(|p| (p.iter().map(|p| p.size).collect::<Vec<_>>(), times(p)));
         packets
     };
     assert_eq!(a.len(), b.len());

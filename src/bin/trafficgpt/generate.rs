@@ -29,8 +29,8 @@ const MAX_PCAP_FLOWS: u64 = 1 << 22;
   trafficgpt generate model.tgpt -n 1000 --temperature 0.8 --top-p 0.95 -o any.jsonl
 
 A .pcap holds TCP or UDP packets over IPv4 and Ethernet with nanosecond times, from addresses reserved for \
-documentation, each flow with a 5-tuple of its own. What begins like a TCP handshake becomes a connection with flags, \
-sequence numbers and a teardown that fit its sizes; other flows are UDP, or what --transport says. A UDP packet has at \
+documentation, each flow with a 5-tuple of its own. Where more than half of a class's flows begin like TCP connections, all \
+are TCP, with flags, sequence numbers and a teardown that fit their sizes; others are UDP, or what --transport says. A UDP packet has at \
 least 28 bytes, one of TCP 40, both at most 65535; sizes beyond are brought to the nearer bound, and their number is told. \
 `trafficgpt meter` turns the capture back into the same flows, but for those that begin with a packet of the server (the \
 meter takes whoever sends first for the client) or pause for longer than its idle timeout.
@@ -47,7 +47,7 @@ pub struct Args {
     /// Where to write: a name that ends in .parquet, .csv, .jsonl or .pcap.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// What carries the packets of a .pcap: tcp, udp, or auto, which looks at how a flow begins. Default: auto.
+    /// What carries the packets of a .pcap: tcp, udp, or auto, which looks at how flows begin. Default: auto.
     #[arg(long, value_name = "NAME", value_parser = ["auto", "tcp", "udp"])]
     transport: Option<String>,
     /// Seed of the draws.

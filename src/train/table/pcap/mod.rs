@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::packet::Packet;
 use crate::train::atomic::AtomicFile;
 use etherparse::PacketBuilder;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,8 @@ const MAX_FLOWS: usize = HOSTS * HOSTS * CLIENT_PORTS.1;
 /// What carries the packets of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
-    /// TCP for a flow that begins with the packets of a handshake, UDP for others.
+    /// TCP for the flows of a label of which more than half begin with the packets of a handshake, and for a flow
+    /// without a label that does so itself; UDP for others.
     #[default]
     Auto,
     /// TCP.
@@ -112,10 +114,14 @@ pub fn write(path: &Path, rows: &[Row], transport: Transport) -> Result<Changes>
 fn write_packets(path: &Path, rows: &[Row], transport: Transport, out: &mut dyn Write) -> Result<Changes> {
     let mut changes = Changes::default();
     let (mut events, mut connections) = (Vec::new(), Vec::with_capacity(rows.len()));
+    let connected = connected_labels(rows);
     for (row, flow) in rows.iter().zip(0..) {
         events_of(flow, row, &mut events).map_err(|e| e.at(format_args!("flow {flow}")))?;
         let is_tcp = match transport {
-            Transport::Auto => tcp::is_connection(&row.packets),
+            Transport::Auto => match &row.label {
+                Some(label) => connected.contains(label.as_str()),
+                None => tcp::is_connection(&row.packets),
+            },
             Transport::Tcp => true,
             Transport::Udp => false,
         };
@@ -139,6 +145,18 @@ fn write_packets(path: &Path, rows: &[Row], transport: Transport, out: &mut dyn 
         out.write_all(&header).and_then(|()| out.write_all(&frame)).map_err(failed)?;
     }
     Ok(changes)
+}
+
+/// Labels of which more than half of the flows begin as TCP connections do.
+fn connected_labels(rows: &[Row]) -> BTreeSet<&str> {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for row in rows {
+        let Some(label) = &row.label else { continue };
+        let (connections, all) = counts.entry(label).or_default();
+        *connections += usize::from(tcp::is_connection(&row.packets));
+        *all += 1;
+    }
+    counts.into_iter().filter(|(_, (connections, all))| 2 * connections > *all).map(|(label, _)| label).collect()
 }
 
 /// Appends when each packet of the flow is sent.

@@ -1,7 +1,7 @@
 //! Flows as TCP connections: which flags, numbers and options make packets of given sizes one.
 //!
-//! A flow that begins as a handshake does (two packets that could be nothing but headers with options, then a bare
-//! acknowledgement) is given one, and a teardown at its end; another is a connection that was seen from its middle on.
+//! A flow that begins as a handshake does (two packets that are little more than headers with options, and a third that is
+//! less) is given one, and a teardown at its end; another is a connection that was seen from its middle on.
 //! Sequence numbers count the payloads, every packet acknowledges all that came before it. Windows are scaled and
 //! timestamps used where the handshake has room to agree on them.
 
@@ -24,16 +24,18 @@ const HANDSHAKE: usize = 3;
 const SCALED: u32 = 12;
 const TIMED: u32 = 20;
 
-/// Whether `packets` begin as a TCP connection does.
+/// Whether `packets` begin as a TCP connection does, sizes being off by a few bytes as those of centroids are.
 pub fn is_connection(packets: &[Packet]) -> bool {
     let [first, second, third, ..] = packets else { return false };
-    let headers = |size: i32| (40..=80).contains(&size) && size % 4 == 0;
-    headers(first.size) && headers(second.size.saturating_neg()) && matches!(third.size, 40 | 52)
+    let opens = 38..=84;
+    opens.contains(&first.size) && opens.contains(&second.size.saturating_neg()) && (38..=58).contains(&third.size)
 }
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Side {
+    /// Sequence number of its first packet.
+    first: u32,
     /// Sequence number of the next byte.
     next: u32,
     /// Index of the packet that ends this side's stream.
@@ -58,11 +60,10 @@ impl Connection {
     /// The connection of flow number `flow`, none of whose packets was sent yet.
     pub fn new(flow: u32, packets: &[Packet]) -> Self {
         let handshake = is_connection(packets);
-        let options = |i: usize| if handshake { packets[i].size.unsigned_abs() - MIN_SIZE } else { 0 };
-        let least = options(0).min(options(1));
+        let least = if handshake { opening_room(&packets[0]).min(opening_room(&packets[1])) } else { 0 };
         // Initial numbers only need to differ; these are Knuth's multiplicative hash of the flow.
         let isn = flow.wrapping_add(1).wrapping_mul(2_654_435_761);
-        let side = |next| Side { next, fin: None, clock: next ^ 0x5555_5555, sent: 0 };
+        let side = |first| Side { first, next: first, fin: None, clock: first ^ 0x5555_5555, sent: 0 };
         let mut out = Self {
             sides: [side(isn), side(isn.rotate_left(16))],
             handshake,
@@ -90,10 +91,9 @@ impl Connection {
 
     /// Bytes of options of packet `index`.
     fn options(&self, index: usize, packet: &Packet) -> u32 {
-        let room = packet.size.unsigned_abs().saturating_sub(MIN_SIZE);
         if self.handshake && index < 2 {
-            room.min(MAX_OPTIONS)
-        } else if self.timed && room >= TIMESTAMPS {
+            opening_room(packet)
+        } else if self.timed && packet.size.unsigned_abs() >= MIN_SIZE + TIMESTAMPS {
             TIMESTAMPS
         } else {
             0
@@ -115,8 +115,13 @@ impl Connection {
         let mut header = TcpHeader::new(ports.0, ports.1, mine.next, window);
         header.syn = opens;
         header.ack = !opens || index > 0;
-        header.acknowledgment_number = if header.ack { theirs.next } else { 0 };
-        header.psh = payload > 0;
+        header.acknowledgment_number = match (header.ack, opens) {
+            (false, _) => 0,
+            // An answer that opens takes the opening alone: data that came with it counts from the third packet on.
+            (true, true) => theirs.first.wrapping_add(1),
+            (true, false) => theirs.next,
+        };
+        header.psh = payload > 0 && !opens;
         header.fin = mine.fin == Some(index as u32);
         let time = mine.clock.wrapping_add(ms);
         let answered = if header.ack { theirs.sent } else { 0 };
@@ -135,6 +140,11 @@ impl Connection {
         self.sides[side] = Side { next: mine.next.wrapping_add(stream), sent: time, ..mine };
         (header, payload)
     }
+}
+
+/// Bytes of options in a packet that opens; what is left of it carries data already.
+fn opening_room(packet: &Packet) -> u32 {
+    packet.size.unsigned_abs().saturating_sub(MIN_SIZE).min(MAX_OPTIONS) / 4 * 4
 }
 
 /// 0 for the client, 1 for the server.
@@ -164,7 +174,7 @@ fn opening_options(room: u32, time: u32, answered: u32, out: &mut Vec<u8>) {
         _ => {}
     }
     // The end of the options, as often as there is room.
-    out.resize(room as usize / 4 * 4, 0);
+    out.resize(room as usize, 0);
 }
 
 fn timestamps(time: u32, answered: u32, out: &mut Vec<u8>) {
@@ -191,7 +201,7 @@ mod tests {
             assert_eq!(20 + header.header_len() as u32 + payload, packet.size.unsigned_abs().max(40), "packet {i}");
             let side = usize::from(packet.size < 0);
             assert!(next[side].is_none_or(|next| next == header.sequence_number), "packet {i}: no gap, no overlap");
-            if let Some(theirs) = next[1 - side].filter(|_| header.ack) {
+            if let Some(theirs) = next[1 - side].filter(|_| header.ack && !header.syn) {
                 assert_eq!(header.acknowledgment_number, theirs, "packet {i} acknowledges all");
             }
             let length = payload + u32::from(header.syn) + u32::from(header.fin);
@@ -217,7 +227,7 @@ mod tests {
         assert_eq!(sent(&[60, -60, 52, 53, 45])[2..], [("A".into(), 0), ("AP".into(), 1), ("AFP".into(), 5)]);
         assert_eq!(sent(&[52, -52, 40, 52])[3], ("AFP".into(), 12));
         assert_eq!(sent(&[80, -40, 52, 41])[2].1, 12);
-        for size in (40..=80).step_by(4) {
+        for size in 40..=84 {
             sent(&[size, -size, 40, 700, -1500, -1500, 40]);
         }
     }
@@ -225,9 +235,9 @@ mod tests {
     #[test]
     fn only_what_begins_like_a_connection_is_one() {
         let is = |sizes: &[i32]| is_connection(&packets(sizes));
-        assert!(is(&[60, -60, 52]) && is(&[40, -44, 40, 1500]));
+        assert!(is(&[60, -60, 52]) && is(&[40, -44, 40, 1500]) && is(&[65, -54, 53]));
         for sizes in
-            [&[60, -60][..], &[60, 60, 52], &[-60, 60, 52], &[62, -60, 52], &[60, -60, 300], &[60, i32::MIN, 40]]
+            [&[60, -60][..], &[60, 60, 52], &[-60, 60, 52], &[90, -60, 52], &[60, -60, 300], &[60, i32::MIN, 40]]
         {
             assert!(!is(sizes), "{sizes:?}");
         }
