@@ -42,7 +42,8 @@
  *   The others are frozen. Reserved fields must be 0.
  *
  * FORK
- *   Until a model is opened no thread is started and no runtime is loaded: fork before that.
+ *   Until a model is opened no thread is started and no runtime is loaded: fork before that. With `engine` native and
+ *   `threads` 1 no thread is ever started, and a fork may come later too.
  */
 
 /* SETTINGS, for tgpt_config_set: key (default), meaning
@@ -560,6 +561,7 @@ extern "C" {
  * The ABI of the loaded library; compare with `TGPT_ABI`.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_abi(void);
 
@@ -568,14 +570,16 @@ uint32_t tgpt_abi(void);
  *
  * Returns a static string.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_version(void);
 
 /**
- * A few words for a status, for messages where no `tgpt_error` was passed.
+ * A few words for `status`, for messages where no `tgpt_error` was passed.
  *
  * Returns a static string, also for numbers that are no status.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_status_str(tgpt_status status);
 
@@ -585,6 +589,7 @@ const char *tgpt_status_str(tgpt_status status);
  * Writes the new handle to `*out`; free it with tgpt_config_free.
  * Errors: TGPT_E_INVALID where `out` is NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_config_new(struct tgpt_config **out, struct tgpt_error *error);
 
@@ -595,11 +600,14 @@ tgpt_status tgpt_config_new(struct tgpt_config **out, struct tgpt_error *error);
  * Errors: TGPT_E_INVALID for an unknown key or a value out of its range, TGPT_E_NO_RUNTIME for an engine that is not
  * part of this build; the key then keeps its value. TGPT_E_BUSY where another thread is inside this config.
  * Threads: one at a time per config.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_config_set(struct tgpt_config *config, const char *key, const char *value, struct tgpt_error *error);
 
 /**
  * Frees a config; NULL is legal. Handles made from it are not touched.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_config_free(struct tgpt_config *config);
 
@@ -613,6 +621,7 @@ void tgpt_config_free(struct tgpt_config *config);
  * Errors: TGPT_E_INVALID for a NULL `out` or hooks that break their rules; TGPT_E_BUSY where another thread is inside
  * `config`.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_context_new(const struct tgpt_config *config,
                              const struct tgpt_hooks *hooks,
@@ -621,6 +630,8 @@ tgpt_status tgpt_context_new(const struct tgpt_config *config,
 
 /**
  * Frees a context; NULL is legal. Handles made from it live on and keep what they need of it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_context_free(struct tgpt_context *context);
 
@@ -630,11 +641,14 @@ void tgpt_context_free(struct tgpt_context *context);
  * Writes the new handle to `*out`; free it with tgpt_worker_free.
  * Errors: TGPT_E_INVALID for a NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_worker_new(const struct tgpt_context *context, struct tgpt_worker **out, struct tgpt_error *error);
 
 /**
  * Frees a worker; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_worker_free(struct tgpt_worker *worker);
 
@@ -648,6 +662,7 @@ void tgpt_worker_free(struct tgpt_worker *worker);
  * than 2^24 flows, TGPT_E_INVALID for a NULL. A capture that is cut in the middle is no error: what was read
  * counts, and tgpt_capture_warning tells where it ended.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_capture_open(const char *path,
                               const struct tgpt_config *config,
@@ -658,6 +673,7 @@ tgpt_status tgpt_capture_open(const char *path,
  * Number of flows. 0 where `capture` is NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 size_t tgpt_capture_n_flows(const struct tgpt_capture *capture);
 
@@ -667,6 +683,7 @@ size_t tgpt_capture_n_flows(const struct tgpt_capture *capture);
  * Writes to `*packets` and `*offsets` where they lie; they live as long as the capture.
  * Errors: TGPT_E_INVALID for a NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_capture_packets(const struct tgpt_capture *capture,
                                  const struct tgpt_packet **packets,
@@ -674,10 +691,11 @@ tgpt_status tgpt_capture_packets(const struct tgpt_capture *capture,
                                  struct tgpt_error *error);
 
 /**
- * Who talked to whom in flow `i`.
+ * Writes to `*out` who talked to whom in flow `i`, and when.
  *
  * Errors: TGPT_E_INVALID for a NULL or an `i` that is no flow.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_capture_flow(const struct tgpt_capture *capture,
                               size_t i,
@@ -689,11 +707,14 @@ tgpt_status tgpt_capture_flow(const struct tgpt_capture *capture,
  *
  * Returns a string in UTF-8 that lives as long as the capture.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_capture_warning(const struct tgpt_capture *capture);
 
 /**
  * Frees a capture and the packets that tgpt_capture_packets showed; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_capture_free(struct tgpt_capture *capture);
 
@@ -705,6 +726,7 @@ void tgpt_capture_free(struct tgpt_capture *capture);
  * Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole; TGPT_E_INVALID
  * for a NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_quantizer_open(const struct tgpt_context *context,
                                 const char *bundle,
@@ -715,6 +737,7 @@ tgpt_status tgpt_quantizer_open(const struct tgpt_context *context,
  * Number of packet tokens K; a token is less than it. 0 where `quantizer` is NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_quantizer_n_tokens(const struct tgpt_quantizer *quantizer);
 
@@ -724,6 +747,7 @@ uint32_t tgpt_quantizer_n_tokens(const struct tgpt_quantizer *quantizer);
  * `packets`: `n` packets. `tokens`: room for `n` tokens.
  * Errors: TGPT_E_INVALID for a packet whose time is negative or not finite, or a NULL where `n` is not 0.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_quantizer_encode(const struct tgpt_quantizer *quantizer,
                                   const struct tgpt_packet *packets,
@@ -737,6 +761,7 @@ tgpt_status tgpt_quantizer_encode(const struct tgpt_quantizer *quantizer,
  * `tokens`: `n` tokens, each less than tgpt_quantizer_n_tokens. `packets`: room for `n` packets.
  * Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_quantizer_decode(const struct tgpt_quantizer *quantizer,
                                   const uint32_t *tokens,
@@ -753,6 +778,7 @@ tgpt_status tgpt_quantizer_decode(const struct tgpt_quantizer *quantizer,
  * Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0; TGPT_E_MISMATCH where the bundle
  * does not know the packets behind its centroids.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_quantizer_decode_sampled(const struct tgpt_quantizer *quantizer,
                                           const uint32_t *tokens,
@@ -764,6 +790,8 @@ tgpt_status tgpt_quantizer_decode_sampled(const struct tgpt_quantizer *quantizer
 
 /**
  * Frees a quantizer; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_quantizer_free(struct tgpt_quantizer *quantizer);
 
@@ -776,6 +804,7 @@ void tgpt_quantizer_free(struct tgpt_quantizer *quantizer);
  * Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole or has no
  * classifier; TGPT_E_NO_RUNTIME, TGPT_E_RUNTIME from the engine; TGPT_E_INVALID for a NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_classifier_open(const struct tgpt_context *context,
                                  const char *bundle,
@@ -787,6 +816,7 @@ tgpt_status tgpt_classifier_open(const struct tgpt_context *context,
  *
  * Returns a static string.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_classifier_engine(const struct tgpt_classifier *classifier);
 
@@ -794,14 +824,16 @@ const char *tgpt_classifier_engine(const struct tgpt_classifier *classifier);
  * Number of labels; a label is less than it, or TGPT_UNKNOWN. 0 where `classifier` is NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_classifier_n_labels(const struct tgpt_classifier *classifier);
 
 /**
- * The name of a label, in UTF-8. NULL where there is no such label (TGPT_UNKNOWN has no name).
+ * The name of `label`, in UTF-8. NULL where there is no such label (TGPT_UNKNOWN has no name).
  *
  * Returns a string that lives as long as the classifier.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_classifier_label(const struct tgpt_classifier *classifier, uint32_t label);
 
@@ -809,6 +841,7 @@ const char *tgpt_classifier_label(const struct tgpt_classifier *classifier, uint
  * Number of dimensions of an embedding. 0 where `classifier` is NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_classifier_embedding_dim(const struct tgpt_classifier *classifier);
 
@@ -824,6 +857,7 @@ uint32_t tgpt_classifier_embedding_dim(const struct tgpt_classifier *classifier)
  * 0, a flow without packets, a packet whose time is negative or not finite; TGPT_E_BUSY where another thread is
  * inside this worker; TGPT_E_RUNTIME from the engine.
  * Threads: any number on one classifier, each with its own worker.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_classify(const struct tgpt_classifier *classifier,
                           struct tgpt_worker *worker,
@@ -837,10 +871,11 @@ tgpt_status tgpt_classify(const struct tgpt_classifier *classifier,
 /**
  * The embedding of each flow: the mean of the network's last hidden states over the flow's packets.
  *
- * `packets`, `offsets`: as of tgpt_classify.
+ * `packets`, `offsets`, `n_flows`: as of tgpt_classify.
  * `embeddings`: room for `n_flows * tgpt_classifier_embedding_dim` values, one row per flow.
  * Errors: as of tgpt_classify.
  * Threads: any number on one classifier, each with its own worker.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_embed(const struct tgpt_classifier *classifier,
                        struct tgpt_worker *worker,
@@ -852,6 +887,8 @@ tgpt_status tgpt_embed(const struct tgpt_classifier *classifier,
 
 /**
  * Frees a classifier; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_classifier_free(struct tgpt_classifier *classifier);
 
@@ -863,6 +900,7 @@ void tgpt_classifier_free(struct tgpt_classifier *classifier);
  * Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole; TGPT_E_NO_RUNTIME,
  * TGPT_E_RUNTIME from the engine; TGPT_E_INVALID for a NULL.
  * Threads: any.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_generator_open(const struct tgpt_context *context,
                                 const char *bundle,
@@ -874,6 +912,7 @@ tgpt_status tgpt_generator_open(const struct tgpt_context *context,
  *
  * Returns a static string.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_generator_engine(const struct tgpt_generator *generator);
 
@@ -881,14 +920,16 @@ const char *tgpt_generator_engine(const struct tgpt_generator *generator);
  * Number of classes that flows can be asked for by; 0 for a model trained without, or where `generator` is NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_generator_n_classes(const struct tgpt_generator *generator);
 
 /**
- * The name of a class, in UTF-8. NULL where there is no such class.
+ * The name of class `class_id`, in UTF-8. NULL where there is no such class.
  *
  * Returns a string that lives as long as the generator.
  * Threads: any.
+ * Since: 0.1.0.
  */
 const char *tgpt_generator_class(const struct tgpt_generator *generator, uint32_t class_id);
 
@@ -897,6 +938,7 @@ const char *tgpt_generator_class(const struct tgpt_generator *generator, uint32_
  * NULL.
  *
  * Threads: any.
+ * Since: 0.1.0.
  */
 uint32_t tgpt_generator_max_packets(const struct tgpt_generator *generator);
 
@@ -911,6 +953,7 @@ uint32_t tgpt_generator_max_packets(const struct tgpt_generator *generator);
  * flows than 2^24, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
  * TGPT_E_RUNTIME from the engine.
  * Threads: any number on one generator, each with its own worker.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_generate(const struct tgpt_generator *generator,
                           struct tgpt_worker *worker,
@@ -932,6 +975,7 @@ tgpt_status tgpt_generate(const struct tgpt_generator *generator,
  * Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
  * not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
  * Threads: any number on one generator, each with its own worker.
+ * Since: 0.1.0.
  */
 tgpt_status tgpt_score(const struct tgpt_generator *generator,
                        struct tgpt_worker *worker,
@@ -944,6 +988,8 @@ tgpt_status tgpt_score(const struct tgpt_generator *generator,
 
 /**
  * Frees a generator; NULL is legal. No call may be using it.
+ *
+ * Since: 0.1.0.
  */
 void tgpt_generator_free(struct tgpt_generator *generator);
 
@@ -987,7 +1033,7 @@ tgpt_status tgpt_flows_push(struct tgpt_flows *flows,
  * Frames without an IP packet that can be read are counted, not reported. Fragments join the flow that their first one
  * names. The zone of all flows is 0.
  * `link_type`: of all `n` frames, by the numbers of the tcpdump group's registry: 1 is Ethernet, 101 bare IP.
- * `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`.
+ * `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`. `infos`: one per frame.
  * Errors: TGPT_E_INVALID for a link type that is not supported, a NULL where there is something to read: nothing is
  * taken then; TGPT_E_BUSY where another thread is inside this table.
  * Threads: one at a time per table.

@@ -4,7 +4,7 @@ use crate::bundle::manifest::{ClassifierSpec, Pool};
 use crate::context::Context;
 use crate::engine::EngineKind;
 use crate::error::{Error, Result};
-use crate::head::Linear;
+use crate::head::{Linear, forest};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged};
 use crate::quantizer::Quantizer;
@@ -104,10 +104,15 @@ impl Classifier {
             check_room("scores", scores.len(), flows.len().saturating_mul(n))?;
         }
         worker.scratch.scores.clear();
-        self.for_each_embedding(worker, flows, |embedding, scratch_scores| {
+        let voters = self.model.forest().map(|forest| (forest, self.quantizer().codebook().centroids()));
+        self.for_each_embedding(worker, flows, |tokens, embedding, scratch_scores| {
             let begin = scratch_scores.len();
             scratch_scores.resize(begin + n, 0.0);
-            self.head.scores(embedding, &mut scratch_scores[begin..]);
+            let scores = &mut scratch_scores[begin..];
+            self.head.scores(embedding, scores);
+            if let Some((forest, centroids)) = voters {
+                forest.vote(&forest::features(tokens, centroids), scores);
+            }
         })?;
         let staged = &worker.scratch.scores;
         for (label, row) in labels.iter_mut().zip(staged.chunks_exact(n)) {
@@ -124,20 +129,20 @@ impl Classifier {
     pub fn embed(&self, worker: &mut Worker, flows: Ragged<'_, Packet>, out: &mut [f32]) -> Result<()> {
         check_room("embeddings", out.len(), flows.len().saturating_mul(self.embedding_dim()))?;
         worker.scratch.scores.clear();
-        self.for_each_embedding(worker, Input::Packets(flows), |embedding, staged| {
+        self.for_each_embedding(worker, Input::Packets(flows), |_, embedding, staged| {
             staged.extend_from_slice(embedding)
         })?;
         out.copy_from_slice(&worker.scratch.scores);
         Ok(())
     }
 
-    /// Runs the network over all flows, in batches, and gives each flow's embedding in order to `consume`, together
-    /// with the staging buffer `scratch.scores`.
+    /// Runs the network over all flows, in batches, and gives each flow's tokens and embedding in order to `consume`,
+    /// together with the staging buffer `scratch.scores`.
     fn for_each_embedding(
         &self,
         worker: &mut Worker,
         flows: Input<'_>,
-        mut consume: impl FnMut(&[f32], &mut Vec<f32>),
+        mut consume: impl FnMut(&[Token], &[f32], &mut Vec<f32>),
     ) -> Result<()> {
         let d = self.embedding_dim();
         let first = match self.spec.pool {
@@ -151,8 +156,8 @@ impl Classifier {
             let sequences = scratch.sequences.as_ragged();
             scratch.embeddings.resize(sequences.len() * d, 0.0);
             session.embed(sequences, first, &mut scratch.embeddings)?;
-            for embedding in scratch.embeddings.chunks_exact(d) {
-                consume(embedding, &mut scratch.scores);
+            for (sequence, embedding) in sequences.rows().zip(scratch.embeddings.chunks_exact(d)) {
+                consume(&sequence[1..], embedding, &mut scratch.scores);
             }
         }
         Ok(())

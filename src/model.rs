@@ -4,7 +4,7 @@ use crate::bundle::{Bundle, Manifest};
 use crate::config::Settings;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
-use crate::head::Linear;
+use crate::head::{Forest, Linear};
 use crate::packet::{N_PACKETS, Packet};
 use crate::quantizer::Quantizer;
 use crate::tokens::{Token, Vocabulary};
@@ -16,6 +16,7 @@ pub(crate) struct Model {
     manifest: Manifest,
     quantizer: Quantizer,
     head: Option<Linear>,
+    forest: Option<Arc<Forest>>,
     engine: Arc<dyn Engine>,
 }
 
@@ -23,7 +24,13 @@ impl Model {
     /// Puts the network of `bundle` on the engine that `settings` ask for.
     pub fn load(bundle: Bundle, settings: &Settings) -> Result<Self> {
         let engine = engine::open(&bundle, settings)?;
-        Ok(Self { manifest: bundle.manifest, quantizer: bundle.quantizer, head: bundle.head, engine })
+        Ok(Self {
+            manifest: bundle.manifest,
+            quantizer: bundle.quantizer,
+            head: bundle.head,
+            forest: bundle.forest,
+            engine,
+        })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -40,6 +47,10 @@ impl Model {
 
     pub fn head(&self) -> Option<&Linear> {
         self.head.as_ref()
+    }
+
+    pub fn forest(&self) -> Option<&Forest> {
+        self.forest.as_deref()
     }
 
     pub fn engine(&self) -> &Arc<dyn Engine> {

@@ -13,8 +13,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use trafficgpt::Kind;
-use trafficgpt::bundle::{Bundle, Parts, write};
+use trafficgpt::bundle::{Bundle, ClassifierSpec, Parts, write};
+use trafficgpt::classifier::Classifier;
+use trafficgpt::config::Settings;
+use trafficgpt::context::Context;
 use trafficgpt::gpt2::Config;
+use trafficgpt::head::forest::{Forest, Node};
+use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::worker::Worker;
 
 fn tiny() -> Made {
     make(20, 2, 16, 2, 32)
@@ -126,6 +132,56 @@ fn the_packets_behind_the_centroids_come_back_and_are_checked() {
 }
 
 #[test]
+fn a_forest_votes_in_what_the_classifier_says_and_is_checked() {
+    let (made, directory) = (tiny(), tempfile::tempdir().unwrap());
+    let forest = Forest {
+        weight: 0.25,
+        temperature: 0.5,
+        roots: vec![0],
+        nodes: vec![
+            Node::Split { feature: 1, threshold: 0.0, low: 1 },
+            Node::Leaf { begin: 0, end: 1 },
+            Node::Leaf { begin: 1, end: 3 },
+        ],
+        shares: vec![(2, 1.0), (0, 0.5), (3, 0.5)],
+    };
+    let spec = ClassifierSpec { head: "linear+forest".to_string(), ..made.spec() };
+    let parts = Parts { classifier: Some((spec, &made.head)), forest: Some(&forest), ..made.parts() };
+    let (plain, voted) = (directory.path().join("plain"), directory.path().join("voted"));
+    made.write(&plain);
+    write(&voted, &parts).unwrap();
+    assert_eq!(Bundle::open(&voted).unwrap().forest.as_deref(), Some(&forest));
+
+    let flow = [[40, 1500], [60, -1500], [80, 20]].map(|sizes| sizes.map(|size| Packet { size, ipt_us: 10.0 }));
+    let flows: Rows<Packet> = flow.iter().map(|packets| packets.iter().copied()).collect();
+    let mut settings = Settings::default();
+    settings.set("engine", "native").unwrap();
+    let scores = |path: &Path| {
+        let classifier = Classifier::open(&Context::new(settings.clone()), path).unwrap();
+        let (mut labels, mut scores) = ([0; 3], vec![0.0; 12]);
+        classifier.classify(&mut Worker::new(), flows.as_ragged(), &mut labels, Some(&mut scores)).unwrap();
+        scores
+    };
+    let centroids = made.quantizer.codebook().centroids();
+    for ((packets, plain), voted) in flow.iter().zip(scores(&plain).chunks(4)).zip(scores(&voted).chunks(4)) {
+        let mut tokens = [0; 2];
+        made.quantizer.encode(packets, &mut tokens).unwrap();
+        let votes = if centroids[tokens[1] as usize][0] > 0.0 { [0.5, 0.0, 0.0, 0.5] } else { [0.0, 0.0, 1.0, 0.0] };
+        // A temperature of one half squares what is mixed, before it is made to sum to 1.
+        let squares: Vec<f32> = votes.iter().zip(plain).map(|(vote, p)| (0.75 * p + 0.25 * vote).powi(2)).collect();
+        for (square, voted) in squares.iter().zip(voted) {
+            assert!((voted - square / squares.iter().sum::<f32>()).abs() < 1e-5, "{plain:?} {squares:?}");
+        }
+    }
+
+    let refused = |parts: &Parts<'_>| write(&directory.path().join("none"), parts).unwrap_err();
+    assert_eq!(refused(&Parts { forest: None, ..parts.clone() }).kind(), Kind::Mismatch);
+    assert_eq!(refused(&Parts { forest: Some(&forest), ..made.parts() }).kind(), Kind::Mismatch);
+    let astray = Forest { roots: vec![3], ..forest.clone() };
+    assert_eq!(refused(&Parts { forest: Some(&astray), ..parts }).kind(), Kind::Format);
+}
+
+#[test]
 fn a_bundle_without_a_classifier_has_no_head() {
     let (directory, made) = (tempfile::tempdir().unwrap(), tiny());
     let path = directory.path().join("m");
@@ -148,6 +204,7 @@ fn the_golden_bundle_is_still_what_is_written() {
         vocabulary: &bundle.manifest.vocabulary,
         weights: &bundle.weights,
         classifier: bundle.manifest.classifier.clone().zip(bundle.head.as_ref()),
+        forest: bundle.forest.as_deref(),
         training: bundle.manifest.training.clone(),
     };
     write(&path, &parts).unwrap();

@@ -5,6 +5,8 @@
 #![cfg(feature = "train")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, dead_code)]
 
+#[path = "abi/baseline.rs"]
+mod baseline;
 mod common;
 #[path = "c/harness.rs"]
 mod harness;
@@ -22,9 +24,8 @@ fn compare(file: &str, got: &str) {
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).arg(harness::library()).output().unwrap();
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let library = harness::text(&harness::library());
+    harness::output_of(program, &[arguments, &[&library]].concat())
 }
 
 /// Everything that a host's linker can see: nothing of the Rust library or of a dependency may clash with its names.

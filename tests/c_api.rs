@@ -152,6 +152,18 @@ fn threads_share_a_model_and_not_a_worker() {
 }
 
 #[test]
+fn a_process_may_fork_before_a_model_is_open_and_after() {
+    let bench = Bench::new();
+    assert_eq!(run(&bench.compile("tests/c/fork.c", "c"), &[&bench.bundle()]), "");
+}
+
+#[test]
+fn two_contexts_know_nothing_of_each_other() {
+    let bench = Bench::new();
+    assert_eq!(run(&bench.compile("tests/c/contexts.c", "c"), &[&bench.bundle()]), "");
+}
+
+#[test]
 fn a_named_engine_without_its_runtime_is_refused() {
     let bench = Bench::new();
     let missing = harness::text(&bench.path().join("no-such-libonnxruntime.so"));

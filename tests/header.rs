@@ -77,6 +77,44 @@ fn the_committed_header_is_the_generated_one() {
     assert!(committed == generated, "include/trafficgpt.h is out of date: run `make header` and commit what it writes");
 }
 
+/// The manual is whole: every call says since when it is there, which errors it gives, and which threads may call it.
+#[test]
+fn every_call_is_documented() {
+    let header = generated();
+    let mut calls = 0;
+    for part in header.split("/**\n").skip(1) {
+        let Some((comment, declaration)) = part.split_once(" */\n") else { continue };
+        let declaration = declaration.split(';').next().unwrap();
+        if !declaration.contains("tgpt_") || !declaration.contains('(') || declaration.contains(['{', '#']) {
+            continue;
+        }
+        calls += 1;
+        let frees = declaration.contains("_free(");
+        let must =
+            |what: &str| assert!(comment.contains(what), "no {what:?} in the comment of {declaration}:\n{comment}");
+        must("Since: ");
+        if frees {
+            must("NULL is legal");
+        } else {
+            must("Threads: ");
+        }
+        if declaration.contains("tgpt_error *error") {
+            must("Errors: ");
+        }
+        for argument in declaration.split_once('(').unwrap().1.split(',') {
+            let name = argument.trim_end_matches(')').rsplit([' ', '*']).next().unwrap();
+            let handle = argument.contains("struct tgpt_")
+                && !argument.contains("**")
+                && argument.contains(&format!("tgpt_{name} "));
+            let spoken = comment.contains(&format!("`{name}`")) || comment.contains(&format!("`*{name}`"));
+            assert!(handle || spoken || name == "error" || name == "void", "{name} of {declaration}:\n{comment}");
+        }
+    }
+    let source = |file: &&str| std::fs::read_to_string(root().join("src").join(file)).unwrap();
+    let exported: usize = SOURCES.iter().map(|file| source(file).matches("#[unsafe(no_mangle)]").count()).sum();
+    assert_eq!(calls, exported);
+}
+
 /// A header must stand on its own, in every language that can include it.
 #[test]
 fn the_header_compiles_alone() {

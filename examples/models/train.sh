@@ -21,8 +21,9 @@ mkdir -p "$work"
 "$tgpt" quantizer fit "$labelled" "$work/pool.parquet" -k 2048 --scaler log1p-us-fine -o "$work/quantizer.safetensors"
 
 "$tgpt" pretrain "$labelled" --unlabelled "$work/pool.parquet" --quantizer "$work/quantizer.safetensors" \
-    --with-classes --epochs 14 --lr 2e-3 --warmup 100 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.1 \
-    --time-jitter 0.2 --patience 0 --threads "$threads" -o "$work/lm"
+    --with-classes --epochs 16 --lr 2e-3 --warmup 100 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.1 \
+    --smooth-embeddings 0.8 --time-jitter 0.3 --size-jitter 0.05 --header-shift 0.1 --packet-loss 0.02 --late-start 0.05 \
+    --patience 0 --choose last --threads "$threads" -o "$work/lm"
 
 # Our captures of one protocol each; the mixed one judges, and the model is not to know NTP.
 mkdir -p "$work/own"
@@ -31,9 +32,9 @@ rm -f "$work/own/mixed.pcap.gz" "$work/own/NTP.pcap.gz"
 "$tgpt" meter "$work/own" --label-from filename --split train -o "$work/own.parquet"
 
 "$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" \
-    --epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 2048 --weight-decay 0.05 --dropout 0.2 \
-    --label-smoothing 0.05 --class-weights sqrt --lm-weight 0.3 --time-jitter 0.3 --borrow-times 0.5 --seed 1 --patience 0 \
-    --threads "$threads" -o "$work/classifier"
+    --epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 512 --weight-decay 0.05 --dropout 0.2 \
+    --label-smoothing 0.05 --class-weights sqrt --lm-weight 0.3 --time-jitter 0.5 --size-jitter 0.1 --header-shift 0.2 \
+    --packet-loss 0.05 --late-start 0.1 --forest-trees 100 --seed 1 --patience 0 --choose last --threads "$threads" -o "$work/classifier"
 
 "$tgpt" bundle "$work/classifier" -o "$work/protocols.tgpt"
 "$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split val

@@ -10,8 +10,11 @@ use std::collections::BTreeMap;
 /// The format this library writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The only kind of head so far.
+/// A linear head on the embedding.
 pub const LINEAR: &str = "linear";
+
+/// The same, and a forest that votes beside it.
+pub const LINEAR_AND_FOREST: &str = "linear+forest";
 
 /// Most labels a classifier may have, and most bytes of a label's or a class's name.
 const MAX_LABELS: usize = 1 << 16;
@@ -48,7 +51,7 @@ pub struct Manifest {
 pub struct ClassifierSpec {
     /// Names of the labels, in the order of the head's outputs.
     pub labels: Vec<String>,
-    /// Kind of head: `linear`.
+    /// Kind of head: [`LINEAR`] or [`LINEAR_AND_FOREST`].
     pub head: String,
     /// Which positions the embedding averages.
     #[serde(default)]
@@ -132,8 +135,11 @@ impl ClassifierSpec {
             return Err(Error::format(format!("the classifier has {n} labels; it must have 1..={MAX_LABELS}")));
         }
         check_names("label", self.labels.iter())?;
-        if self.head != LINEAR {
-            let message = format!("the head is of kind \"{}\"; this library knows \"{LINEAR}\"", self.head);
+        if self.head != LINEAR && self.head != LINEAR_AND_FOREST {
+            let message = format!(
+                "the head is of kind \"{}\"; this library knows \"{LINEAR}\" and \"{LINEAR_AND_FOREST}\"",
+                self.head
+            );
             return Err(Error::new(Kind::Version, message));
         }
         if !(0.0..=1.0).contains(&self.reject_below) {

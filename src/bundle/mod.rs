@@ -7,6 +7,7 @@
 //!   model.safetensors       the network, Hugging Face GPT-2 names and shapes
 //!   config.json             its shape for Hugging Face's `transformers`
 //!   head.safetensors        the classifier's head; absent in a bundle that only generates
+//!   forest.safetensors      trees that vote beside the head, in a bundle that has some
 //!   classifier.onnx generator.onnx   the graphs; their weights point into model.safetensors
 //! ```
 //!
@@ -24,7 +25,7 @@ pub use write::{Parts, write};
 
 use crate::error::{Error, Result};
 use crate::gpt2::Weights;
-use crate::head::Linear;
+use crate::head::{Forest, Linear};
 use crate::quantizer::Quantizer;
 use files::Directory;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ const MANIFEST: &str = "manifest.json";
 const QUANTIZER: &str = "quantizer.safetensors";
 const MODEL: &str = "model.safetensors";
 const HEAD: &str = "head.safetensors";
+/// The trees that vote beside the head.
+pub(crate) const FOREST: &str = "forest.safetensors";
 /// The graph that embeds sequences and scores them.
 pub const CLASSIFIER_GRAPH: &str = "classifier.onnx";
 /// The graph that does one step of a decode.
@@ -46,6 +49,9 @@ const CONFIG: &str = "config.json";
 /// Most bytes of `manifest.json`, and of a graph: its big tensors lie in `model.safetensors`.
 const MAX_MANIFEST: u64 = 1 << 24;
 const MAX_GRAPH: u64 = 1 << 28;
+
+/// Most bytes of the file of a forest.
+pub(crate) const MAX_FOREST: u64 = 1 << 28;
 
 /// A bundle, read and checked whole.
 #[derive(Clone, Debug)]
@@ -60,6 +66,8 @@ pub struct Bundle {
     pub weights: Arc<Weights>,
     /// The classifier's head, in a bundle that classifies.
     pub head: Option<Linear>,
+    /// What votes beside it.
+    pub forest: Option<Arc<Forest>>,
     /// The graphs for ONNX Runtime by file name, as many as there are.
     graphs: BTreeMap<&'static str, Arc<[u8]>>,
 }
@@ -95,11 +103,19 @@ impl Bundle {
             }
             None => None,
         };
+        let forest = match &manifest.classifier {
+            Some(classifier) if classifier.head == manifest::LINEAR_AND_FOREST => {
+                let forest = tensors::read_forest(&read(FOREST, MAX_FOREST)?, classifier.labels.len());
+                Some(Arc::new(forest.map_err(within(FOREST))?))
+            }
+            _ => None,
+        };
         let mut graphs = BTreeMap::new();
         for (name, spec) in &manifest.files {
             match name.as_str() {
                 QUANTIZER | MODEL => {}
                 HEAD if head.is_some() => {}
+                FOREST if forest.is_some() => {}
                 CLASSIFIER_GRAPH => {
                     graphs.insert(CLASSIFIER_GRAPH, files.read_checked(name, spec, MAX_GRAPH)?.into());
                 }
@@ -109,7 +125,15 @@ impl Bundle {
                 _ => files.check(name, spec)?,
             }
         }
-        Ok(Self { directory: directory.to_path_buf(), quantizer, weights: Arc::new(weights), head, graphs, manifest })
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            quantizer,
+            weights: Arc::new(weights),
+            head,
+            forest,
+            graphs,
+            manifest,
+        })
     }
 
     /// The content of [`CLASSIFIER_GRAPH`] or [`GENERATOR_GRAPH`] as it was when the bundle was checked. A graph is no

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Weights};
-use crate::head::Linear;
+use crate::head::forest::{Forest, Node};
+use crate::head::linear::Linear;
 use crate::quantizer::spread::{LAYERS, Layer};
 use crate::quantizer::{Codebook, Quantizer, Scaler};
 use safetensors::{Dtype, SafeTensors};
@@ -118,10 +119,45 @@ pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<
     Ok(head)
 }
 
+/// The forest over `n_labels` labels in the bytes of a `forest.safetensors`: `nodes` f32 `[n, 3]`, a split as feature,
+/// threshold and lower child, a leaf as -1 and where its shares begin and end; `shares` `[m, 2]`; `roots`, `weight` and `temperature`.
+pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
+    let file = Tensors::parse(bytes, 0)?;
+    let rows = |name: &str, width: usize| {
+        // As many values as the file, whose size is bounded, really holds.
+        let n = file.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0);
+        let mut out = vec![0.0; n.min(bytes.len()) * width];
+        let shape = [n, width];
+        file.copy(name, if width == 1 { &shape[..1] } else { &shape }, &mut out).map(|()| out)
+    };
+    let whole = |value: f32| match value {
+        value if value >= 0.0 && value.fract() == 0.0 && value <= (1 << 24) as f32 => Ok(value as u32),
+        _ => Err(Error::format(format!("forest: {value} is no place or number"))),
+    };
+    let node = |[feature, threshold, low]: [f32; 3]| match feature {
+        -1.0 => Ok(Node::Leaf { begin: whole(threshold)?, end: whole(low)? }),
+        _ => Ok(Node::Split { feature: whole(feature)?, threshold, low: whole(low)? }),
+    };
+    let forest = Forest {
+        weight: rows("weight", 1)?.first().copied().unwrap_or_default(),
+        temperature: rows("temperature", 1)?.first().copied().unwrap_or_default(),
+        roots: rows("roots", 1)?.into_iter().map(whole).collect::<Result<_>>()?,
+        nodes: rows("nodes", 3)?.as_chunks().0.iter().map(|values| node(*values)).collect::<Result<_>>()?,
+        shares: rows("shares", 2)?
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&[label, share]| Ok((whole(label)?, share)))
+            .collect::<Result<_>>()?,
+    };
+    forest.check(n_labels)?;
+    Ok(forest)
+}
+
+#[cfg(feature = "train")]
+pub(crate) use writing::{forest_bytes, metadata, quantizer_bytes, serialize};
 #[cfg(feature = "train")]
 pub(super) use writing::{head_bytes, offsets, weights_bytes};
-#[cfg(feature = "train")]
-pub(crate) use writing::{metadata, quantizer_bytes, serialize};
 
 #[cfg(feature = "train")]
 mod writing {
@@ -205,6 +241,25 @@ mod writing {
             ("weight", &[n_labels, n_embd][..], &*head.weight),
             ("bias", &[n_labels][..], &*head.bias),
             ("temperature", &[1][..], std::slice::from_ref(&head.temperature)),
+        ];
+        serialize(tensors, format())
+    }
+
+    /// The bytes of `forest.safetensors`; see [`read_forest`].
+    pub fn forest_bytes(forest: &Forest) -> Result<Vec<u8>> {
+        let node = |node: &Node| match *node {
+            Node::Split { feature, threshold, low } => [feature as f32, threshold, low as f32],
+            Node::Leaf { begin, end } => [-1.0, begin as f32, end as f32],
+        };
+        let nodes: Vec<[f32; 3]> = forest.nodes.iter().map(node).collect();
+        let shares: Vec<[f32; 2]> = forest.shares.iter().map(|&(label, share)| [label as f32, share]).collect();
+        let roots: Vec<f32> = forest.roots.iter().map(|&root| root as f32).collect();
+        let tensors = [
+            ("nodes", &[nodes.len(), 3][..], nodes.as_flattened()),
+            ("shares", &[shares.len(), 2][..], shares.as_flattened()),
+            ("roots", &[roots.len()][..], &*roots),
+            ("weight", &[1][..], std::slice::from_ref(&forest.weight)),
+            ("temperature", &[1][..], std::slice::from_ref(&forest.temperature)),
         ];
         serialize(tensors, format())
     }

@@ -1,11 +1,13 @@
 //! Writing a bundle: whole or not at all, and the same bytes for the same parts.
 
 use super::files::sha256;
-use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, Manifest};
-use super::{CLASSIFIER_GRAPH, CONFIG, GENERATOR_GRAPH, HEAD, MANIFEST, MAX_MANIFEST, MODEL, QUANTIZER, tensors};
+use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, LINEAR_AND_FOREST, Manifest};
+use super::{
+    CLASSIFIER_GRAPH, CONFIG, FOREST, GENERATOR_GRAPH, HEAD, MANIFEST, MAX_MANIFEST, MODEL, QUANTIZER, tensors,
+};
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::{Config, Weights};
-use crate::head::Linear;
+use crate::head::{Forest, Linear};
 use crate::onnx::{self, External};
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
@@ -27,6 +29,8 @@ pub struct Parts<'a> {
     pub weights: &'a Weights,
     /// What the classifier says of itself, and its head; absent in a bundle that only generates.
     pub classifier: Option<(ClassifierSpec, &'a Linear)>,
+    /// What votes beside the head, if its kind says so. The graphs know nothing of it: they score by the network alone.
+    pub forest: Option<&'a Forest>,
     /// How the model came to be, for people.
     pub training: serde_json::Value,
 }
@@ -93,6 +97,13 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     files.insert(CONFIG, json(&HuggingFace::new(config, parts.vocabulary))?);
     if let Some((spec, head)) = &parts.classifier {
         files.insert(HEAD, tensors::head_bytes(head, spec.labels.len(), config.n_embd)?);
+        if (spec.head == LINEAR_AND_FOREST) != parts.forest.is_some() {
+            return Err(Error::mismatch(format!("a head of kind \"{}\" with or without a forest", spec.head)));
+        }
+        if let Some(forest) = parts.forest {
+            forest.check(spec.labels.len())?;
+            files.insert(FOREST, tensors::forest_bytes(forest)?);
+        }
     }
     let manifest = Manifest {
         format_version: FORMAT_VERSION,

@@ -83,6 +83,7 @@ impl tgpt_flow_info {
 /// than 2^24 flows, TGPT_E_INVALID for a NULL. A capture that is cut in the middle is no error: what was read
 /// counts, and tgpt_capture_warning tells where it ended.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_open(
     path: *const c_char,
@@ -116,6 +117,7 @@ pub unsafe extern "C" fn tgpt_capture_open(
 /// Number of flows. 0 where `capture` is NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_n_flows(capture: *const tgpt_capture) -> usize {
     // SAFETY: the contract of the header.
@@ -127,6 +129,7 @@ pub unsafe extern "C" fn tgpt_capture_n_flows(capture: *const tgpt_capture) -> u
 /// Writes to `*packets` and `*offsets` where they lie; they live as long as the capture.
 /// Errors: TGPT_E_INVALID for a NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_packets(
     capture: *const tgpt_capture,
@@ -147,10 +150,11 @@ pub unsafe extern "C" fn tgpt_capture_packets(
     unsafe { guard(error, body) }
 }
 
-/// Who talked to whom in flow `i`.
+/// Writes to `*out` who talked to whom in flow `i`, and when.
 ///
 /// Errors: TGPT_E_INVALID for a NULL or an `i` that is no flow.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_flow(
     capture: *const tgpt_capture,
@@ -174,6 +178,7 @@ pub unsafe extern "C" fn tgpt_capture_flow(
 ///
 /// Returns a string in UTF-8 that lives as long as the capture.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_warning(capture: *const tgpt_capture) -> *const c_char {
     guard_value(ptr::null(), || {
@@ -184,6 +189,8 @@ pub unsafe extern "C" fn tgpt_capture_warning(capture: *const tgpt_capture) -> *
 }
 
 /// Frees a capture and the packets that tgpt_capture_packets showed; NULL is legal. No call may be using it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_capture_free(capture: *mut tgpt_capture) {
     // SAFETY: the contract of the header.

@@ -42,6 +42,7 @@ impl Opaque for tgpt_classifier {
 /// Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole or has no
 /// classifier; TGPT_E_NO_RUNTIME, TGPT_E_RUNTIME from the engine; TGPT_E_INVALID for a NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_open(
     context: *const tgpt_context,
@@ -69,6 +70,7 @@ pub unsafe extern "C" fn tgpt_classifier_open(
 ///
 /// Returns a static string.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_engine(classifier: *const tgpt_classifier) -> *const c_char {
     // SAFETY: the contract of the header.
@@ -78,16 +80,18 @@ pub unsafe extern "C" fn tgpt_classifier_engine(classifier: *const tgpt_classifi
 /// Number of labels; a label is less than it, or TGPT_UNKNOWN. 0 where `classifier` is NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_n_labels(classifier: *const tgpt_classifier) -> u32 {
     // SAFETY: the contract of the header.
     guard_value(0, || Ok(unsafe { handle::get(classifier) }?.labels.len()))
 }
 
-/// The name of a label, in UTF-8. NULL where there is no such label (TGPT_UNKNOWN has no name).
+/// The name of `label`, in UTF-8. NULL where there is no such label (TGPT_UNKNOWN has no name).
 ///
 /// Returns a string that lives as long as the classifier.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_label(classifier: *const tgpt_classifier, label: u32) -> *const c_char {
     // SAFETY: the contract of the header.
@@ -97,6 +101,7 @@ pub unsafe extern "C" fn tgpt_classifier_label(classifier: *const tgpt_classifie
 /// Number of dimensions of an embedding. 0 where `classifier` is NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_embedding_dim(classifier: *const tgpt_classifier) -> u32 {
     // SAFETY: the contract of the header.
@@ -114,6 +119,7 @@ pub unsafe extern "C" fn tgpt_classifier_embedding_dim(classifier: *const tgpt_c
 /// 0, a flow without packets, a packet whose time is negative or not finite; TGPT_E_BUSY where another thread is
 /// inside this worker; TGPT_E_RUNTIME from the engine.
 /// Threads: any number on one classifier, each with its own worker.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classify(
     classifier: *const tgpt_classifier,
@@ -148,10 +154,11 @@ pub unsafe extern "C" fn tgpt_classify(
 
 /// The embedding of each flow: the mean of the network's last hidden states over the flow's packets.
 ///
-/// `packets`, `offsets`: as of tgpt_classify.
+/// `packets`, `offsets`, `n_flows`: as of tgpt_classify.
 /// `embeddings`: room for `n_flows * tgpt_classifier_embedding_dim` values, one row per flow.
 /// Errors: as of tgpt_classify.
 /// Threads: any number on one classifier, each with its own worker.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_embed(
     classifier: *const tgpt_classifier,
@@ -179,6 +186,8 @@ pub unsafe extern "C" fn tgpt_embed(
 }
 
 /// Frees a classifier; NULL is legal. No call may be using it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_classifier_free(classifier: *mut tgpt_classifier) {
     // SAFETY: the contract of the header.

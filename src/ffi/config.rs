@@ -36,6 +36,7 @@ pub(super) unsafe fn settings(config: *const tgpt_config) -> Result<Settings> {
 /// Writes the new handle to `*out`; free it with tgpt_config_free.
 /// Errors: TGPT_E_INVALID where `out` is NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_config_new(out: *mut *mut tgpt_config, error: *mut tgpt_error) -> tgpt_status {
     let body = |_: &Call| {
@@ -54,6 +55,7 @@ pub unsafe extern "C" fn tgpt_config_new(out: *mut *mut tgpt_config, error: *mut
 /// Errors: TGPT_E_INVALID for an unknown key or a value out of its range, TGPT_E_NO_RUNTIME for an engine that is not
 /// part of this build; the key then keeps its value. TGPT_E_BUSY where another thread is inside this config.
 /// Threads: one at a time per config.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_config_set(
     config: *mut tgpt_config,
@@ -72,6 +74,8 @@ pub unsafe extern "C" fn tgpt_config_set(
 }
 
 /// Frees a config; NULL is legal. Handles made from it are not touched.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_config_free(config: *mut tgpt_config) {
     // SAFETY: the contract of the header.

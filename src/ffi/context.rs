@@ -33,6 +33,7 @@ impl Opaque for tgpt_context {
 /// Errors: TGPT_E_INVALID for a NULL `out` or hooks that break their rules; TGPT_E_BUSY where another thread is inside
 /// `config`.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_context_new(
     config: *const tgpt_config,
@@ -60,6 +61,8 @@ pub unsafe extern "C" fn tgpt_context_new(
 }
 
 /// Frees a context; NULL is legal. Handles made from it live on and keep what they need of it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_context_free(context: *mut tgpt_context) {
     // SAFETY: the contract of the header.

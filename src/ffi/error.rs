@@ -111,10 +111,11 @@ impl tgpt_error {
     }
 }
 
-/// A few words for a status, for messages where no `tgpt_error` was passed.
+/// A few words for `status`, for messages where no `tgpt_error` was passed.
 ///
 /// Returns a static string, also for numbers that are no status.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tgpt_status_str(status: tgpt_status) -> *const c_char {
     let text: &CStr = match status {

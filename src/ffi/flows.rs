@@ -132,7 +132,7 @@ pub unsafe extern "C" fn tgpt_flows_push(
 /// Frames without an IP packet that can be read are counted, not reported. Fragments join the flow that their first one
 /// names. The zone of all flows is 0.
 /// `link_type`: of all `n` frames, by the numbers of the tcpdump group's registry: 1 is Ethernet, 101 bare IP.
-/// `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`.
+/// `frames`: `n` pointers to the bytes, of which frame `i` has `infos[i].captured`. `infos`: one per frame.
 /// Errors: TGPT_E_INVALID for a link type that is not supported, a NULL where there is something to read: nothing is
 /// taken then; TGPT_E_BUSY where another thread is inside this table.
 /// Threads: one at a time per table.

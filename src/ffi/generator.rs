@@ -91,6 +91,7 @@ impl tgpt_sampling {
 /// Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole; TGPT_E_NO_RUNTIME,
 /// TGPT_E_RUNTIME from the engine; TGPT_E_INVALID for a NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_open(
     context: *const tgpt_context,
@@ -118,6 +119,7 @@ pub unsafe extern "C" fn tgpt_generator_open(
 ///
 /// Returns a static string.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_engine(generator: *const tgpt_generator) -> *const c_char {
     // SAFETY: the contract of the header.
@@ -127,16 +129,18 @@ pub unsafe extern "C" fn tgpt_generator_engine(generator: *const tgpt_generator)
 /// Number of classes that flows can be asked for by; 0 for a model trained without, or where `generator` is NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_n_classes(generator: *const tgpt_generator) -> u32 {
     // SAFETY: the contract of the header.
     guard_value(0, || Ok(unsafe { handle::get(generator) }?.classes.len()))
 }
 
-/// The name of a class, in UTF-8. NULL where there is no such class.
+/// The name of class `class_id`, in UTF-8. NULL where there is no such class.
 ///
 /// Returns a string that lives as long as the generator.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_class(generator: *const tgpt_generator, class_id: u32) -> *const c_char {
     // SAFETY: the contract of the header.
@@ -147,6 +151,7 @@ pub unsafe extern "C" fn tgpt_generator_class(generator: *const tgpt_generator, 
 /// NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_max_packets(generator: *const tgpt_generator) -> u32 {
     // SAFETY: the contract of the header.
@@ -163,6 +168,7 @@ pub unsafe extern "C" fn tgpt_generator_max_packets(generator: *const tgpt_gener
 /// flows than 2^24, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
 /// TGPT_E_RUNTIME from the engine.
 /// Threads: any number on one generator, each with its own worker.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generate(
     generator: *const tgpt_generator,
@@ -219,6 +225,7 @@ pub unsafe extern "C" fn tgpt_generate(
 /// Errors: TGPT_E_INVALID for a class that is not there, a flow without packets, a packet that is none, offsets that do
 /// not rise, a NULL. TGPT_E_BUSY where another thread is inside this worker; TGPT_E_RUNTIME from the engine.
 /// Threads: any number on one generator, each with its own worker.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_score(
     generator: *const tgpt_generator,
@@ -245,6 +252,8 @@ pub unsafe extern "C" fn tgpt_score(
 }
 
 /// Frees a generator; NULL is legal. No call may be using it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_generator_free(generator: *mut tgpt_generator) {
     // SAFETY: the contract of the header.

@@ -14,6 +14,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 /// The ABI of the loaded library; compare with `TGPT_ABI`.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tgpt_abi() -> u32 {
     TGPT_ABI
@@ -23,6 +24,7 @@ pub extern "C" fn tgpt_abi() -> u32 {
 ///
 /// Returns a static string.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tgpt_version() -> *const c_char {
     VERSION.as_ptr()

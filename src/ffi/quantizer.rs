@@ -33,6 +33,7 @@ impl Opaque for tgpt_quantizer {
 /// Errors: TGPT_E_IO, TGPT_E_FORMAT, TGPT_E_VERSION, TGPT_E_MISMATCH for a bundle that is not whole; TGPT_E_INVALID
 /// for a NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_open(
     context: *const tgpt_context,
@@ -56,6 +57,7 @@ pub unsafe extern "C" fn tgpt_quantizer_open(
 /// Number of packet tokens K; a token is less than it. 0 where `quantizer` is NULL.
 ///
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_n_tokens(quantizer: *const tgpt_quantizer) -> u32 {
     // SAFETY: the contract of the header.
@@ -67,6 +69,7 @@ pub unsafe extern "C" fn tgpt_quantizer_n_tokens(quantizer: *const tgpt_quantize
 /// `packets`: `n` packets. `tokens`: room for `n` tokens.
 /// Errors: TGPT_E_INVALID for a packet whose time is negative or not finite, or a NULL where `n` is not 0.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_encode(
     quantizer: *const tgpt_quantizer,
@@ -92,6 +95,7 @@ pub unsafe extern "C" fn tgpt_quantizer_encode(
 /// `tokens`: `n` tokens, each less than tgpt_quantizer_n_tokens. `packets`: room for `n` packets.
 /// Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_decode(
     quantizer: *const tgpt_quantizer,
@@ -120,6 +124,7 @@ pub unsafe extern "C" fn tgpt_quantizer_decode(
 /// Errors: TGPT_E_INVALID for a token that is no packet's, or a NULL where `n` is not 0; TGPT_E_MISMATCH where the bundle
 /// does not know the packets behind its centroids.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_decode_sampled(
     quantizer: *const tgpt_quantizer,
@@ -143,6 +148,8 @@ pub unsafe extern "C" fn tgpt_quantizer_decode_sampled(
 }
 
 /// Frees a quantizer; NULL is legal. No call may be using it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_quantizer_free(quantizer: *mut tgpt_quantizer) {
     // SAFETY: the contract of the header.

@@ -32,6 +32,7 @@ impl Opaque for tgpt_worker {
 /// Writes the new handle to `*out`; free it with tgpt_worker_free.
 /// Errors: TGPT_E_INVALID for a NULL.
 /// Threads: any.
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_worker_new(
     context: *const tgpt_context,
@@ -53,6 +54,8 @@ pub unsafe extern "C" fn tgpt_worker_new(
 }
 
 /// Frees a worker; NULL is legal. No call may be using it.
+///
+/// Since: 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tgpt_worker_free(worker: *mut tgpt_worker) {
     // SAFETY: the contract of the header.

@@ -13,7 +13,7 @@ use crate::train::table::{self, Filter, Row, Split, Table};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
@@ -71,6 +71,8 @@ pub struct Flows {
     pub ended: Vec<bool>,
     /// Index of the flow's label in [`Dataset::labels`], if it has one.
     pub labels: Vec<Option<u32>>,
+    /// Which flows come from one place: those with the same number. A flow of no group has a number of its own.
+    pub groups: Vec<u32>,
 }
 
 impl Flows {
@@ -92,13 +94,17 @@ impl Flows {
     /// The flows that have a label.
     pub fn labelled(&self) -> Self {
         let mut out = Self::default();
-        for (i, label) in self.labels.iter().enumerate().filter(|(_, l)| l.is_some()) {
-            out.packets.push(self.packets.row(i).iter().copied());
-            out.tokens.push(self.tokens.row(i).iter().copied());
-            out.ended.push(self.ended[i]);
-            out.labels.push(*label);
-        }
+        (0..self.len()).filter(|&i| self.labels[i].is_some()).for_each(|i| out.copy(self, i));
         out
+    }
+
+    /// Appends flow `i` of `other`.
+    fn copy(&mut self, other: &Self, i: usize) {
+        self.packets.push(other.packets.row(i).iter().copied());
+        self.tokens.push(other.tokens.row(i).iter().copied());
+        self.ended.push(other.ended[i]);
+        self.labels.push(other.labels[i]);
+        self.groups.push(other.groups[i]);
     }
 }
 
@@ -154,6 +160,13 @@ impl Dataset {
         Ok(out)
     }
 
+    /// Makes the validation flows training flows too: for a last run, once everything has been chosen.
+    pub fn learn_validation(&mut self) {
+        (0..self.val.len()).for_each(|i| self.train.copy(&self.val, i));
+        let n = self.val.len();
+        self.notes.push(format!("{n} validation flows are learnt too: figures on them say nothing of other flows"));
+    }
+
     fn fill(&mut self, staged: Vec<Staged>) -> Result<()> {
         let of_split = |split| move |flow: &&Staged| flow.split == Some(split);
         let n_test = staged.iter().filter(of_split(Split::Test)).count();
@@ -165,7 +178,8 @@ impl Dataset {
         let labels: BTreeSet<&str> = kept.filter_map(|f| f.label.as_deref()).collect();
         let ids: BTreeMap<&str, u32> = labels.iter().copied().zip(0..).collect();
         let mut copies = 0;
-        for flow in &staged {
+        let mut groups: HashMap<&str, u32> = HashMap::new();
+        for (flow, i) in staged.iter().zip(0..) {
             let part = match flow.split {
                 Some(Split::Val) => &mut self.val,
                 Some(Split::Train) if flow.fingerprint.is_some_and(|f| held_out.contains(&f)) => {
@@ -178,6 +192,9 @@ impl Dataset {
             part.packets.push(flow.packets.iter().copied());
             part.tokens.push(flow.tokens.iter().copied());
             part.ended.push(flow.ended);
+            // Numbers of flows are used once each, so that of a group's first flow can stand for the group.
+            let own = if flow.group.is_empty() { i } else { *groups.entry(&flow.group).or_insert(i) };
+            part.groups.push(own);
             part.labels.push(flow.label.as_deref().and_then(|l| ids.get(l).copied()));
         }
         if copies > 0 {
@@ -293,8 +310,9 @@ fn sha256(path: &Path) -> Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// Checks that a data set has what a classifier needs: labels, and at least two of them; flows without one are dropped.
-pub fn for_classifier(mut data: Dataset) -> Result<Dataset> {
+/// Checks that a data set has what a classifier needs: labels, and at least two of them. Flows without one are dropped,
+/// but for training flows where there are teachers to answer for them.
+pub fn for_classifier(mut data: Dataset, taught: bool) -> Result<Dataset> {
     if data.labels.len() < 2 {
         let what = match data.labels.first() {
             None => "no flow has a label: give tables with a column label, or meter captures with --label".to_string(),
@@ -302,13 +320,18 @@ pub fn for_classifier(mut data: Dataset) -> Result<Dataset> {
         };
         return Err(Error::new(Kind::Invalid, what));
     }
-    for part in [&mut data.train, &mut data.val] {
-        let before = part.len();
-        *part = part.labelled();
-        if part.len() < before {
-            data.notes.push(format!("{} flows without a label are left out", before - part.len()));
+    for (part, keep) in [(&mut data.train, taught), (&mut data.val, false)] {
+        let labelled = part.labelled();
+        let bare = part.len() - labelled.len();
+        if bare > 0 {
+            let what = if keep { "learnt from the teachers alone" } else { "left out" };
+            data.notes.push(format!("{bare} flows without a label are {what}"));
         }
-        if part.is_empty() {
+        let none = labelled.is_empty();
+        if !keep {
+            *part = labelled;
+        }
+        if none {
             return Err(Error::invalid("the training or the validation flows have no labels"));
         }
     }
@@ -372,7 +395,7 @@ mod tests {
         assert_eq!((data.train.ended[0], data.val.ended[0], data.val.tokens.row(0).len()), (true, false, N_PACKETS));
         assert_eq!(data.train.costs(), [6, 4]);
         assert_eq!((data.sources[0].file.as_str(), data.sources[0].rows), ("flows.parquet", 4));
-        let data = for_classifier(data).unwrap();
+        let data = for_classifier(data, false).unwrap();
         assert_eq!(data.train.len(), 1);
         assert!(data.notes.iter().any(|n| n.contains("never to be found: a")), "{:?}", data.notes);
     }
@@ -411,10 +434,10 @@ mod tests {
         let error = read(shared(), 0.0, false).unwrap_err();
         assert!(error.message().contains("same"), "{error}");
         let data = read(shared(), 0.0, true).unwrap();
-        assert!(for_classifier(data).unwrap_err().message().contains("label a"));
+        assert!(for_classifier(data, false).unwrap_err().message().contains("label a"));
         let unlabelled =
             read(vec![row(1, 4, None, "a", Some(Split::Train)), row(2, 4, None, "b", Some(Split::Val))], 0.0, false);
-        assert!(for_classifier(unlabelled.unwrap()).unwrap_err().message().contains("no flow has a label"));
+        assert!(for_classifier(unlabelled.unwrap(), false).unwrap_err().message().contains("no flow has a label"));
         let only_test = read(vec![row(1, 4, None, "a", Some(Split::Test))], 0.0, false).unwrap_err();
         assert!(only_test.message().contains("split train"), "{only_test}");
     }

@@ -7,7 +7,8 @@
 use crate::classifier::argmax;
 use crate::error::Result;
 use crate::gpt2::{self, Dropout, Tape};
-use crate::head::Linear;
+use crate::head::forest::{Forest, features};
+use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
 use crate::tokens::{Token, Vocabulary};
@@ -15,9 +16,11 @@ use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::calibrate;
 use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
-use crate::train::head_loss::{self, Objective};
+use crate::train::forest;
+use crate::train::head_loss::{self, Objective, Truth};
 use crate::train::jitter::Jitter;
-use crate::train::metrics::Confusion;
+use crate::train::lessons::{Lesson, Lessons};
+use crate::train::metrics::{Confusion, Scores};
 use crate::train::settings::{ClassWeights, Finetune};
 use crate::train::trainer::{At, StepLoss, Task, Validation};
 use serde_json::{Map, json};
@@ -31,8 +34,12 @@ pub struct Classification<'a> {
     vocabulary: &'a Vocabulary,
     settings: &'a Finetune,
     objective: Objective,
+    /// What the teachers say of each training flow.
+    answers: Option<Vec<f32>>,
+    lessons: Lessons,
     costs: Vec<usize>,
     class_tokens: Vec<Option<Token>>,
+    centroids: &'a [[f32; 2]],
     jitter: Jitter<'a>,
     /// Embeddings of the training and the validation flows, of a network that stays as it is.
     frozen: Option<[Vec<f32>; 2]>,
@@ -47,7 +54,6 @@ struct Scratch {
     embeddings: Vec<f32>,
     logits: Vec<f32>,
     d_embeddings: Vec<f32>,
-    labels: Vec<u32>,
     nll: Vec<f32>,
 }
 
@@ -60,7 +66,7 @@ pub fn head(n_labels: usize, n_embd: usize, seed: u64) -> Linear {
 }
 
 /// What each label's flows count, so that the mean over the training flows is 1.
-fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f32> {
+pub(super) fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f32> {
     let mut counts = vec![0u32; n_labels];
     for label in flows.labels.iter().flatten() {
         counts[*label as usize] += 1;
@@ -75,9 +81,9 @@ fn label_weights(flows: &Flows, n_labels: usize, weights: ClassWeights) -> Vec<f
     counts.iter().map(|&n| (raw(n) * f64::from(flows) / total) as f32).collect()
 }
 
-/// How many of the `n` packets of training flow `flow` the classifier sees in `epoch`.
-fn cut(settings: &Finetune, flow: usize, epoch: u64, n: usize) -> usize {
-    let draw = Draw::Cut.uniform(settings.run.seed, epoch, flow);
+/// How many of the `n` packets of training flow `flow` the classifier sees in `pass`.
+fn cut(settings: &Finetune, flow: usize, pass: u64, n: usize) -> usize {
+    let draw = Draw::Cut.uniform(settings.run.seed, pass, flow);
     if draw >= settings.crop {
         return n;
     }
@@ -86,33 +92,44 @@ fn cut(settings: &Finetune, flow: usize, epoch: u64, n: usize) -> usize {
 }
 
 impl<'a> Classification<'a> {
-    /// The task on `data`, read through `quantizer`, all of whose flows have labels.
+    /// The task on `data`, read through `quantizer`. All flows have labels; or the training flows have `answers`, row-major
+    /// `[data.train.len(), data.labels.len()]`, and some of them no label.
     pub fn new(
         data: &'a Dataset,
+        answers: Option<Vec<f32>>,
         quantizer: &'a Quantizer,
         vocabulary: &'a Vocabulary,
         settings: &'a Finetune,
     ) -> Self {
         let n_labels = data.labels.len();
         let label_weights = label_weights(&data.train, n_labels, settings.class_weights);
-        let objective = Objective { label_weights, smoothing: settings.label_smoothing as f32 };
+        let objective = Objective {
+            label_weights,
+            smoothing: settings.label_smoothing as f32,
+            teacher_share: settings.teacher_weight as f32,
+            unlabelled: settings.unlabelled_weight as f32,
+        };
         let class_tokens: Vec<Option<Token>> = data.labels.iter().map(|label| vocabulary.class(label)).collect();
         let mut task = Self {
             data,
             vocabulary,
             settings,
             objective,
-            costs: data.train.costs(),
+            answers,
+            lessons: Lessons::new(&data.train, settings.labelled_repeats),
+            costs: Vec::new(),
             class_tokens,
+            centroids: quantizer.codebook().centroids(),
             jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed),
             frozen: None,
             scratch: Scratch::default(),
         };
-        for flow in 0..task.costs.len() {
-            if task.class_led(flow).is_some() {
-                task.costs[flow] *= 2;
-            }
-        }
+        let costs = data.train.costs();
+        let cost = |i| {
+            let flow = task.lessons.lesson(i, 0).flow;
+            if task.class_led(flow).is_some() { 2 * costs[flow] } else { costs[flow] }
+        };
+        task.costs = (0..task.lessons.len()).map(cost).collect();
         task
     }
 
@@ -170,17 +187,56 @@ impl<'a> Classification<'a> {
         self.data.val.labels.iter().flatten().copied().collect()
     }
 
-    /// The temperature that makes the probabilities of `model` fit the validation flows best.
-    pub fn temperature(&mut self, model: &Model) -> Result<f32> {
-        let (logits, _) = self.validation_logits(model)?;
-        Ok(calibrate::temperature(&logits, &self.validation_labels(), self.data.labels.len()))
+    /// The forest that is to vote beside the head, grown on the training flows; none if none is asked for.
+    pub fn forest(&self) -> Result<Option<Forest>> {
+        let (n_trees, weight) = (self.settings.forest_trees, self.settings.forest_weight as f32);
+        if n_trees == 0 {
+            return Ok(None);
+        }
+        let flows = &self.data.train;
+        let grown =
+            forest::grow(flows, self.centroids, &self.objective.label_weights, n_trees, self.settings.run.seed)?;
+        let forest = Forest { weight, ..grown };
+        forest.check(self.data.labels.len())?;
+        Ok(Some(forest))
     }
 
-    /// Adds the head's gradients for the embeddings and labels in `scratch`; its loss.
-    fn head_step(&mut self, head: &Linear, grads: &mut Linear) -> f64 {
+    /// What `model` and the votes of `forest` together say of the validation flows: logarithms of probabilities, row-major
+    /// `[data.val.len(), data.labels.len()]`.
+    pub fn voted(&mut self, model: &Model, forest: &Forest) -> Result<Vec<f32>> {
+        let (mut rows, _) = self.validation_logits(model)?;
+        for (i, row) in rows.chunks_exact_mut(self.data.labels.len()).enumerate() {
+            softmax(row);
+            forest.vote(&features(self.data.val.tokens.row(i), self.centroids), row);
+            row.iter_mut().for_each(|p| *p = p.max(f32::MIN_POSITIVE).ln());
+        }
+        Ok(rows)
+    }
+
+    /// The temperature that makes the probabilities of `logits` fit the validation flows best.
+    pub fn temperature(&self, logits: &[f32]) -> f32 {
+        calibrate::temperature(logits, &self.validation_labels(), self.data.labels.len())
+    }
+
+    /// How good `logits` are on the validation flows.
+    pub fn scores(&self, logits: &[f32]) -> Result<Scores> {
+        let mut confusion = Confusion::new(self.data.labels.len());
+        for (row, truth) in logits.chunks_exact(self.data.labels.len()).zip(self.validation_labels()) {
+            confusion.add(truth, argmax(row).0 as u32)?;
+        }
+        Ok(confusion.scores())
+    }
+
+    /// Adds the head's gradients for the embeddings of `lessons` in `scratch`; its loss.
+    fn head_step(&mut self, head: &Linear, lessons: &[Lesson], grads: &mut Linear) -> f64 {
         let s = &mut self.scratch;
+        let n = self.data.labels.len();
         head_loss::logits(head, &s.embeddings, &mut s.logits);
-        let loss = self.objective.apply(&mut s.logits, &s.labels);
+        let truths = lessons.iter().map(|&Lesson { flow, .. }| Truth {
+            label: self.data.train.labels[flow],
+            answer: self.answers.as_ref().map(|answers| &answers[flow * n..(flow + 1) * n]),
+        });
+        let loss = self.objective.apply(&mut s.logits, truths);
         head_loss::logits_backward(head, &s.embeddings, &s.logits, grads, &mut s.d_embeddings);
         loss
     }
@@ -212,49 +268,48 @@ impl Task for Classification<'_> {
         &self.costs
     }
 
-    fn step(&mut self, model: &Model, flows: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
+    fn step(&mut self, model: &Model, batch: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
         let (Some(head), Some(head_grads)) = (&model.head, &mut grads.head) else {
             return Ok(StepLoss { loss: 0.0, tokens: 0 });
         };
         let train = &self.data.train;
-        self.scratch.labels.clear();
-        self.scratch.labels.extend(flows.iter().filter_map(|&flow| train.labels[flow]));
+        let lessons: Vec<Lesson> = batch.iter().map(|&i| self.lessons.lesson(i, at.epoch)).collect();
         let d = model.weights.config().n_embd;
         if let Some([train, _]) = &self.frozen {
             self.scratch.embeddings.clear();
-            for &flow in flows {
+            for &Lesson { flow, .. } in &lessons {
                 self.scratch.embeddings.extend_from_slice(&train[flow * d..(flow + 1) * d]);
             }
-            let tokens = flows.iter().map(|&flow| self.costs[flow]).sum();
-            return Ok(StepLoss { loss: self.head_step(head, head_grads), tokens });
+            let tokens = batch.iter().map(|&i| self.costs[i]).sum();
+            return Ok(StepLoss { loss: self.head_step(head, &lessons, head_grads), tokens });
         }
 
         let run = &self.settings.run;
         let mut batch = std::mem::take(&mut self.scratch.batch);
         batch.clear();
-        for &flow in flows {
-            let borrow = Draw::Borrow.uniform(run.seed, at.epoch, flow) < self.settings.borrow_times;
+        for &Lesson { flow, pass } in &lessons {
+            let borrow = Draw::Borrow.uniform(run.seed, pass, flow) < self.settings.borrow_times;
             let packets = match borrow {
-                true => self.jitter.borrowed(train, flow, at.epoch)?,
-                false => self.jitter.tokens(train, flow, at.epoch)?,
+                true => self.jitter.borrowed(train, flow, pass)?,
+                false => self.jitter.tokens(train, flow, pass)?,
             };
-            let n = cut(self.settings, flow, at.epoch, packets.len());
+            let n = cut(self.settings, flow, pass, packets.len());
             batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
             if borrow {
                 batch.forget_targets();
             }
         }
-        for &flow in flows {
+        for &Lesson { flow, pass } in &lessons {
             if let Some(class) = self.class_led(flow) {
-                let packets = self.jitter.tokens(train, flow, at.epoch)?;
+                let packets = self.jitter.tokens(train, flow, pass)?;
                 batch.push(self.vocabulary, class, packets, train.ended[flow]);
             }
         }
         self.scratch.batch = batch;
 
         let dropout = run.dropout(at.step);
-        self.scratch.embed(model, dropout, flows.len())?;
-        let mut loss = self.head_step(head, head_grads);
+        self.scratch.embed(model, dropout, lessons.len())?;
+        let mut loss = self.head_step(head, &lessons, head_grads);
         let s = &mut self.scratch;
         for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
             head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
@@ -271,14 +326,8 @@ impl Task for Classification<'_> {
 
     fn validate(&mut self, model: &Model) -> Result<Validation> {
         let (logits, lm_loss) = self.validation_logits(model)?;
-        let (labels, n) = (self.validation_labels(), self.data.labels.len());
-        let mut confusion = Confusion::new(n);
-        for (row, &truth) in logits.chunks_exact(n).zip(&labels) {
-            let best = argmax(row).0;
-            confusion.add(truth, best as u32)?;
-        }
-        let scores = confusion.scores();
-        let loss = calibrate::nll(&logits, &labels, n, 1.0);
+        let scores = self.scores(&logits)?;
+        let loss = calibrate::nll(&logits, &self.validation_labels(), self.data.labels.len(), 1.0);
         let mut figures = Map::new();
         figures.insert("val_loss".into(), json!(loss));
         figures.insert("accuracy".into(), json!(scores.accuracy));
@@ -309,6 +358,7 @@ mod tests {
             out.tokens.push(tokens.iter().copied());
             out.ended.push(true);
             out.labels.push(Some(*label));
+            out.groups.push(out.groups.len() as u32);
         }
         out
     }
@@ -335,10 +385,20 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_loss() {
         let (data, settings, vocabulary) = (data(), settings(), Vocabulary::new(6, ["a".to_string()]));
+        check_gradients(&data, None, &settings, &vocabulary);
+        let mut taught = data;
+        taught.train.labels[1] = None;
+        let answers = vec![0.5, 0.5, 0.25, 0.75, 1.0, 0.0];
+        check_gradients(&taught, Some(answers), &Finetune { unlabelled_weight: 3.0, ..settings }, &vocabulary);
+    }
+
+    fn check_gradients(data: &Dataset, answers: Option<Vec<f32>>, settings: &Finetune, vocabulary: &Vocabulary) {
         let quantizer = quantizer();
-        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
-        assert_eq!(task.costs(), [8, 3, 5], "the flow with a class token is read twice");
-        let model = model(&vocabulary);
+        let mut task = Classification::new(data, answers, &quantizer, vocabulary, settings);
+        let mut costs = task.costs().to_vec();
+        costs.sort_unstable();
+        assert_eq!(costs, [3, 5, 8], "the flow with a class token is read twice");
+        let model = model(vocabulary);
         let at = At { step: 0, epoch: 0 };
         let mut grads = model.zeros_like().unwrap();
         let found = task.step(&model, &[0, 1, 2], at, &mut grads).unwrap();
@@ -366,7 +426,7 @@ mod tests {
         let (data, settings, vocabulary) = (data(), Finetune { freeze: true, ..settings() }, Vocabulary::new(6, []));
         let model = model(&vocabulary);
         let quantizer = quantizer();
-        let mut task = Classification::new(&data, &quantizer, &vocabulary, &settings);
+        let mut task = Classification::new(&data, None, &quantizer, &vocabulary, &settings);
         let (running, _) = task.validation_logits(&model).unwrap();
         task.freeze(&model).unwrap();
         let (frozen, _) = task.validation_logits(&model).unwrap();

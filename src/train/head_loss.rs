@@ -1,5 +1,6 @@
 //! The classifier's part of a step: mean of the packets' hidden states, linear head, weighted cross-entropy with label
-//! smoothing as PyTorch's `CrossEntropyLoss` defines it, and the gradients of all three.
+//! smoothing as PyTorch's `CrossEntropyLoss` defines it and with the probabilities that teachers gave, and the gradients
+//! of all three.
 
 use crate::head::Linear;
 use crate::head::linear::softmax;
@@ -12,6 +13,19 @@ pub struct Objective {
     pub label_weights: Vec<f32>,
     /// Probability mass that the target gives to all labels alike.
     pub smoothing: f32,
+    /// Share of the teachers in the target of a flow that has a label and an answer.
+    pub teacher_share: f32,
+    /// What a flow counts of which only the answer is known.
+    pub unlabelled: f32,
+}
+
+/// What is known of a flow: its label, or what the teachers answered, or both.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth<'a> {
+    /// Index of its label.
+    pub label: Option<u32>,
+    /// The probability of every label.
+    pub answer: Option<&'a [f32]>,
 }
 
 /// The mean of the rows `positions` of `hidden`, row-major in rows of `out.len()`, written to `out`.
@@ -77,28 +91,52 @@ pub fn logits_backward(
 }
 
 impl Objective {
-    /// The loss of rows of `logits`, which become its gradients.
+    /// The loss of rows of `logits`, which become its gradients; `truths` are those of the rows.
     ///
-    /// `[(1 - s) sum_i w(y_i) nll_i(y_i) + s/C sum_i sum_c w(c) nll_i(c)] / sum_i w(y_i)` for labels `y`, weights `w`,
-    /// smoothing `s` and C labels.
-    pub fn apply(&self, logits: &mut [f32], labels: &[u32]) -> f64 {
+    /// `sum_i [(1 - a_i) hard_i + a_i v_i sum_c p_i(c) nll_i(c)] / sum_i v_i`, where `p` are the answers and `hard` is
+    /// `(1 - s) w(y_i) nll_i(y_i) + s/C sum_c w(c) nll_i(c)` for labels `y`, weights `w`, smoothing `s` and C labels.
+    /// A flow with a label counts `v = w(y)`; `a` is the teachers' share, or 0 without an answer. One with an answer
+    /// alone has `a = 1` and counts as much as its label would on average, times the factor for such flows. Answers are
+    /// not weighted by label: the teachers have learnt with weights already.
+    pub fn apply<'a>(&self, logits: &mut [f32], truths: impl Iterator<Item = Truth<'a>>) -> f64 {
         let n = self.label_weights.len();
-        let total: f64 = labels.iter().map(|&y| f64::from(self.label_weights[y as usize])).sum();
-        let spread = self.smoothing / n as f32;
-        let mut loss = 0.0;
-        for (row, &label) in logits.chunks_exact_mut(n).zip(labels) {
-            let target = |c: usize, w: f32| w * (if c == label as usize { 1.0 - self.smoothing } else { 0.0 } + spread);
-            let mass: f32 = self.label_weights.iter().enumerate().map(|(c, &w)| target(c, w)).sum();
+        let mut target = vec![0.0; n];
+        let (mut loss, mut total) = (0.0, 0.0);
+        for (row, truth) in logits.chunks_exact_mut(n).zip(truths) {
+            total += f64::from(self.target(truth, &mut target));
+            let mass: f32 = target.iter().sum();
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let log_sum = f64::from(max) + row.iter().map(|z| f64::from(z - max).exp()).sum::<f64>().ln();
-            let weighted = self.label_weights.iter().enumerate().zip(row.iter());
-            loss += weighted.map(|((c, &w), &z)| f64::from(target(c, w)) * (log_sum - f64::from(z))).sum::<f64>();
+            loss += target.iter().zip(row.iter()).map(|(&t, &z)| f64::from(t) * (log_sum - f64::from(z))).sum::<f64>();
             softmax(row);
-            for ((c, &w), p) in self.label_weights.iter().enumerate().zip(row.iter_mut()) {
-                *p = (mass * *p - target(c, w)) / total as f32;
-            }
+            row.iter_mut().zip(&target).for_each(|(p, t)| *p = mass * *p - t);
         }
-        loss / total
+        if total > 0.0 {
+            logits.iter_mut().for_each(|g| *g /= total as f32);
+            loss /= total;
+        }
+        loss
+    }
+
+    /// Writes what each label's negative log-likelihood is multiplied by for a flow; returns what the flow counts.
+    fn target(&self, truth: Truth<'_>, out: &mut [f32]) -> f32 {
+        let share = match truth {
+            Truth { answer: None, .. } => 0.0,
+            Truth { label: None, .. } => 1.0,
+            _ => self.teacher_share,
+        };
+        let spread = self.smoothing / out.len() as f32;
+        for (c, (t, &w)) in out.iter_mut().zip(&self.label_weights).enumerate() {
+            let own = if truth.label == Some(c as u32) { 1.0 - self.smoothing } else { 0.0 };
+            *t = (1.0 - share) * w * (own + spread);
+        }
+        let answer = truth.answer.unwrap_or_default();
+        let counts = match truth.label {
+            Some(label) => self.label_weights[label as usize],
+            None => self.unlabelled * answer.iter().zip(&self.label_weights).map(|(p, w)| p * w).sum::<f32>(),
+        };
+        out.iter_mut().zip(answer).for_each(|(t, p)| *t += share * counts * p);
+        counts
     }
 }
 
@@ -115,9 +153,12 @@ mod tests {
         hidden: Vec<f32>,
         weight: Vec<f32>,
         bias: Vec<f32>,
-        labels: Vec<u32>,
+        labels: Vec<Option<u32>>,
         label_weights: Vec<f32>,
         smoothing: f32,
+        answers: Vec<Option<Vec<f32>>>,
+        teacher_share: f32,
+        unlabelled: f32,
         loss: f64,
         d_hidden: Vec<f32>,
         d_weight: Vec<f32>,
@@ -136,7 +177,7 @@ mod tests {
     #[test]
     fn loss_and_gradients_equal_pytorchs() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/head_loss.json")).unwrap();
-        assert_eq!(cases.len(), 2);
+        assert_eq!(cases.len(), 3);
         for case in cases {
             let (n, d) = (case.n_labels, case.n_embd);
             let head = Linear { weight: case.weight, bias: case.bias, temperature: 1.0 };
@@ -152,8 +193,15 @@ mod tests {
             }
             let (mut values, mut d_embeddings) = (Vec::new(), Vec::new());
             logits(&head, &embeddings, &mut values);
-            let objective = Objective { label_weights: case.label_weights, smoothing: case.smoothing };
-            let loss = objective.apply(&mut values, &case.labels);
+            let objective = Objective {
+                label_weights: case.label_weights,
+                smoothing: case.smoothing,
+                teacher_share: case.teacher_share,
+                unlabelled: case.unlabelled,
+            };
+            let truths = case.labels.iter().zip(&case.answers);
+            let truths = truths.map(|(&label, answer)| Truth { label, answer: answer.as_deref() });
+            let loss = objective.apply(&mut values, truths);
             assert!((loss - case.loss).abs() < 1e-6 * case.loss, "{loss} is not {}", case.loss);
             let mut grads = Linear { weight: vec![0.0; n * d], bias: vec![0.0; n], temperature: 1.0 };
             logits_backward(&head, &embeddings, &values, &mut grads, &mut d_embeddings);

@@ -89,7 +89,7 @@ mod tests {
         let packets: Vec<Packet> = times.iter().map(|&ipt_us| Packet { size: 150, ipt_us }).collect();
         let mut tokens = vec![0; packets.len()];
         quantizer().encode(&packets, &mut tokens).unwrap();
-        let mut flows = Flows { ended: vec![true], labels: vec![None], ..Flows::default() };
+        let mut flows = Flows { ended: vec![true], labels: vec![None], groups: vec![0], ..Flows::default() };
         flows.packets.push(packets);
         flows.tokens.push(tokens);
         flows
@@ -134,6 +134,7 @@ mod tests {
         flows.tokens.push([0, 20]);
         flows.ended.push(true);
         flows.labels.push(None);
+        flows.groups.push(1);
         let mut jitter = Jitter::new(&quantizer, 0.0, Reshape::default(), 1);
         let mut seen = std::collections::BTreeSet::new();
         for epoch in 0..50 {

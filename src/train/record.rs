@@ -24,6 +24,7 @@ pub fn stages(path: &Path, record: &Record) -> Result<Vec<Value>> {
         "library_version": record.library_version,
         "settings": settings,
         "data": record.data,
+        "teachers": record.teachers,
         "flows": {"train": record.flows.0, "val": record.flows.1},
         "notes": record.notes,
         "best": RunDir::figures(path, best.state.best_step)?,
@@ -38,6 +39,9 @@ pub fn table(record: &Record, settings: &toml::Table, flows: &Dataset) -> String
     let tokens = |flows: &Flows| flows.costs().iter().sum::<usize>();
     for source in &record.data {
         row("file", format!("{} ({} rows)", source.file, source.rows));
+    }
+    for teacher in &record.teachers {
+        row("teacher", teacher.bundle.clone());
     }
     row("training flows", format!("{} ({} tokens)", flows.train.len(), tokens(&flows.train)));
     row("validation flows", format!("{} ({} tokens)", flows.val.len(), tokens(&flows.val)));

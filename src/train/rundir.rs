@@ -7,19 +7,23 @@
 //!   quantizer.safetensors   copy of the quantizer the flows were read through
 //!   metrics.jsonl           one line per log interval and one per evaluation
 //!   loss.svg scores.svg     pictures of it
+//!   forest.safetensors      the trees that vote beside the head, at the end of a run that grows some
 //!   checkpoints/step-00000200.safetensors   the newest few
 //!   checkpoints/best.safetensors            the one to use
 //! ```
 
 use crate::bundle::files::sha256;
+use crate::bundle::{FOREST, MAX_FOREST, tensors};
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
+use crate::head::Forest;
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
 use crate::train::atomic::AtomicFile;
 use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
 use crate::train::dataset::{Dataset, Source};
 use crate::train::quantizer_file;
+use crate::train::teacher::Teacher;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -58,6 +62,9 @@ pub struct Record {
     pub quantizer_fit: Value,
     /// What it learns from and is judged by.
     pub data: Vec<Source>,
+    /// Whose answers it learns.
+    #[serde(default)]
+    pub teachers: Vec<Teacher>,
     /// Training flows and validation flows.
     pub flows: (usize, usize),
     /// What was left out of the data and why.
@@ -196,6 +203,25 @@ impl RunDir {
         let lines = Self::metrics(path)?.into_iter();
         let mut found = lines.filter(|v| v["step"].as_u64() == Some(step) && v.get("val_loss").is_some());
         Ok(found.next_back().unwrap_or(Value::Null))
+    }
+
+    /// Writes the forest that votes beside the head.
+    pub fn save_forest(&self, forest: &Forest) -> Result<()> {
+        write(&self.path.join(FOREST), &tensors::forest_bytes(forest)?)
+    }
+
+    /// The forest of the run at `path`, over `n_labels` labels.
+    pub fn forest(path: &Path, n_labels: usize) -> Result<Forest> {
+        let file = path.join(FOREST);
+        let size = file.metadata().map_err(|e| {
+            let run = path.display();
+            Error::new(Kind::Io, format!("{run}: no forest yet, it is grown at the end; go on with --resume ({e})"))
+        })?;
+        if size.len() > MAX_FOREST {
+            return Err(Error::format(format!("{}: {} bytes are too many", file.display(), size.len())));
+        }
+        let bytes = fs::read(&file).map_err(|e| Error::io(&file, &e))?;
+        tensors::read_forest(&bytes, n_labels).map_err(|e| e.at(file.display()))
     }
 
     /// Path of the quantizer's copy in the run at `path`.

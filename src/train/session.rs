@@ -5,6 +5,7 @@ use crate::bundle::Bundle;
 use crate::bundle::files::sha256;
 use crate::error::{Error, Result};
 use crate::gpt2::Config;
+use crate::head::Forest;
 use crate::packet::N_PACKETS;
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
@@ -12,10 +13,13 @@ use crate::train::checkpoint::{Checkpoint, Model, State};
 use crate::train::dataset::{self, Dataset, Request};
 use crate::train::finetune::{self, Classification};
 use crate::train::interrupt::Interrupt;
+use crate::train::metrics::Scores;
 use crate::train::pretrain::{self, LanguageModel};
 use crate::train::progress::Progress;
 use crate::train::rundir::{Record, RunDir};
-use crate::train::settings::{self, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
+use crate::train::schedule::Schedule;
+use crate::train::settings::{self, Choose, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
+use crate::train::teacher::{Teacher, Teachers};
 use crate::train::trainer::{Task, Trainer};
 use crate::train::{pictures, quantizer_file, record};
 use serde::{Deserialize, Serialize};
@@ -34,6 +38,10 @@ pub struct Data {
     pub exclude: Vec<String>,
     /// Whether groups may have flows in several splits.
     pub allow_shared_groups: bool,
+    /// Whether validation flows are learnt too.
+    pub learn_val: bool,
+    /// Bundles whose classifiers answer for the training flows.
+    pub teachers: Vec<PathBuf>,
 }
 
 /// What every run is given besides its settings.
@@ -79,7 +87,43 @@ impl Data {
             val_share,
             allow_shared_groups: self.allow_shared_groups,
         };
-        Dataset::read(&request, quantizer, n_packets)
+        let mut flows = Dataset::read(&request, quantizer, n_packets)?;
+        if self.learn_val {
+            flows.learn_validation();
+        }
+        Ok(flows)
+    }
+
+    /// Refuses to choose by validation flows that are learnt.
+    fn check(&self, run: &Loop) -> Result<()> {
+        let chooses = run.choose != Choose::Last || run.patience > 0 || run.schedule == Schedule::Plateau;
+        if self.learn_val && chooses {
+            return Err(Error::invalid(
+                "with --learn-val no flow is left to choose by: give --choose last, --patience 0 and a schedule other \
+                 than plateau",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same, of a classifier.
+    fn check_classifier(&self, settings: &Finetune) -> Result<()> {
+        if self.learn_val && settings.temperature == 0.0 {
+            return Err(Error::invalid(
+                "with --learn-val no flow is left to fit the temperature by: give --temperature, that of a run without \
+                 --learn-val, which tells it at its end, or 1",
+            ));
+        }
+        self.check(&settings.run)
+    }
+
+    /// The flows as a classifier learns them, and the teachers' answers for the training flows.
+    fn lessons(&self, flows: Dataset, settings: &Finetune) -> Result<(Dataset, Teachers, Option<Vec<f32>>)> {
+        let taught = !self.teachers.is_empty() && settings.unlabelled_weight > 0.0;
+        let flows = dataset::for_classifier(flows, taught)?;
+        let teachers = Teachers::open(&self.teachers, &flows.labels)?;
+        let answers = teachers.answers(&flows.train, &flows.labels)?;
+        Ok((flows, teachers, answers))
     }
 }
 
@@ -87,6 +131,7 @@ impl Session<'_> {
     /// Pretrains a language model on `data`, read through the quantizer in the file `quantizer`.
     pub fn pretrain(mut self, settings: &Pretrain, data: &Data, quantizer: &Path) -> Result<Summary> {
         settings.check()?;
+        data.check(&settings.run)?;
         RunDir::check_new(self.output)?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
@@ -102,15 +147,16 @@ impl Session<'_> {
     /// Fine-tunes a classifier on `data`, from the run or bundle at `from`.
     pub fn finetune(mut self, settings: &Finetune, data: &Data, from: &Path) -> Result<Summary> {
         settings.check()?;
+        data.check_classifier(settings)?;
         RunDir::check_new(self.output)?;
         let mut origin = Origin::open(from)?;
         let n_packets = max_packets(origin.model.weights.config());
         let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share)?;
-        let flows = dataset::for_classifier(flows)?;
+        let (flows, teachers, answers) = data.lessons(flows, settings)?;
         let d = origin.model.weights.config().n_embd;
         origin.model.head = Some(finetune::head(flows.labels.len(), d, settings.run.seed));
-        let mut directory = self.create("finetune", settings, data, &flows, &origin, flows.labels.clone())?;
-        let mut task = Classification::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
+        let mut directory = self.create("finetune", settings, data, &flows, &origin, teachers.records)?;
+        let mut task = Classification::new(&flows, answers, &origin.quantizer, &origin.vocabulary, settings);
         self.classify(&mut directory, settings, &mut task, origin.model, None)
     }
 
@@ -141,13 +187,14 @@ impl Session<'_> {
                 let settings: Finetune = settings::resolve(None, config)?;
                 settings.check()?;
                 let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share)?;
-                let flows = dataset::for_classifier(flows)?;
+                let (flows, teachers, answers) = data.lessons(flows, &settings)?;
                 record.check_data(&flows)?;
+                teachers.check(&record.teachers)?;
                 let checkpoint = checkpoint.ok_or_else(|| {
                     Error::invalid(format!("{}: the run has no checkpoint; begin it anew", self.output.display()))
                 })?;
                 directory.set_config(&with_data(&settings, &data)?)?;
-                let mut task = Classification::new(&flows, &quantizer, &record.vocabulary, &settings);
+                let mut task = Classification::new(&flows, answers, &quantizer, &record.vocabulary, &settings);
                 self.classify(&mut directory, &settings, &mut task, checkpoint.model.clone(), Some(checkpoint))
             }
         }
@@ -169,7 +216,7 @@ impl Session<'_> {
         data: &Data,
         flows: &Dataset,
         origin: &Origin,
-        labels: Vec<String>,
+        teachers: Vec<Teacher>,
     ) -> Result<RunDir> {
         let record = Record {
             command: command.to_string(),
@@ -177,10 +224,12 @@ impl Session<'_> {
             arguments: record::shown_arguments(std::mem::take(&mut self.arguments)),
             model: origin.model.weights.config().clone(),
             vocabulary: origin.vocabulary.clone(),
-            labels,
+            // Those that the head tells apart, where there is one.
+            labels: origin.model.head.as_ref().map_or_else(Vec::new, |_| flows.labels.clone()),
             quantizer_sha256: sha256(&origin.quantizer_bytes),
             quantizer_fit: quantizer_file::fit_of(&origin.quantizer_bytes)?,
             data: flows.sources.clone(),
+            teachers,
             flows: (flows.train.len(), flows.val.len()),
             notes: flows.notes.clone(),
             history: origin.history.clone(),
@@ -190,7 +239,7 @@ impl Session<'_> {
     }
 
     fn classify(
-        self,
+        mut self,
         directory: &mut RunDir,
         settings: &Finetune,
         task: &mut Classification<'_>,
@@ -202,11 +251,25 @@ impl Session<'_> {
             task.freeze(&model)?;
         }
         let path = self.output;
+        // Before the training: who asks for too many trees need not wait for the answer.
+        let forest = task.forest()?;
         let summary = self.train(directory, &settings.run, task, model, settings.freeze, checkpoint)?;
         let record = RunDir::record(path)?;
         let mut best = RunDir::best(path, &record)?;
-        let temperature = task.temperature(&best.model)?;
-        if let Some(head) = &mut best.model.head {
+        let logits = match &forest {
+            Some(forest) => task.voted(&best.model, forest)?,
+            None => task.validation_logits(&best.model)?.0,
+        };
+        let mut temperature = settings.temperature as f32;
+        if temperature == 0.0 {
+            temperature = task.temperature(&logits);
+            self.progress.line(&format!("temperature {temperature:.4}"));
+        }
+        if let Some(forest) = forest {
+            directory.save_forest(&Forest { temperature, ..forest })?;
+            let Scores { accuracy, macro_f1, .. } = task.scores(&logits)?;
+            self.progress.line(&format!("with the forest: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
+        } else if let Some(head) = &mut best.model.head {
             head.temperature = temperature;
         }
         best.state.finished = true;
@@ -215,7 +278,7 @@ impl Session<'_> {
     }
 
     fn train(
-        self,
+        &mut self,
         directory: &mut RunDir,
         settings: &Loop,
         task: &mut dyn Task,
@@ -310,6 +373,9 @@ fn resumed_config(path: &Path, flags: &toml::Table, moved: &Data) -> Result<(tom
     }
     if !moved.unlabelled.is_empty() {
         data.unlabelled.clone_from(&moved.unlabelled);
+    }
+    if !moved.teachers.is_empty() {
+        data.teachers.clone_from(&moved.teachers);
     }
     Ok((config, data))
 }

@@ -18,6 +18,12 @@ const MIN_BATCH_TOKENS: usize = 128;
 /// Most tokens a batch may be given; its activations must fit into memory.
 const MAX_BATCH_TOKENS: usize = 1 << 22;
 
+/// Most trees of a forest.
+const MAX_TREES: usize = 10_000;
+
+/// Most times that an epoch may go through the labelled flows.
+const MAX_REPEATS: u64 = 1000;
+
 /// The loop of steps, the same for every kind of training. Where 0 means "none" or "automatic" it says so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loop {
@@ -224,6 +230,19 @@ pub struct Finetune {
     /// Probability that a training flow is classified with the times of another flow, so that the classifier leans on
     /// sizes: times depend on where a capture was made. The language model does not learn such sequences.
     pub borrow_times: f64,
+    /// Trees of a random forest that votes beside the network; 0: none.
+    pub forest_trees: usize,
+    /// Share of the forest in the probabilities.
+    pub forest_weight: f64,
+    /// Share of the teachers' answer, beside the label, in what a labelled flow is to give.
+    pub teacher_weight: f64,
+    /// What a flow without a label, of which only the teachers' answer is known, counts beside one with a label.
+    pub unlabelled_weight: f64,
+    /// Times that an epoch goes through the labelled flows for each time through those without a label.
+    pub labelled_repeats: u64,
+    /// What divides the logits before the softmax, or the logarithms of probabilities that a forest has voted on; 0: what
+    /// fits the validation flows best.
+    pub temperature: f64,
     /// Probability below which the classifier says "unknown"; 0: never.
     pub reject_below: f64,
     /// Share of the groups held out for validation among flows that name no split.
@@ -240,6 +259,12 @@ impl Default for Finetune {
             label_smoothing: 0.0,
             crop: 0.0,
             borrow_times: 0.0,
+            forest_trees: 0,
+            forest_weight: 0.5,
+            teacher_weight: 0.5,
+            unlabelled_weight: 1.0,
+            labelled_repeats: 1,
+            temperature: 0.0,
             reject_below: 0.0,
             val_share: 0.1,
         }
@@ -302,6 +327,18 @@ impl Finetune {
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;
         range("borrow_times", self.borrow_times, 0.0, 1.0)?;
+        range("forest_weight", self.forest_weight, 0.0, 1.0)?;
+        range("teacher_weight", self.teacher_weight, 0.0, 1.0)?;
+        range("unlabelled_weight", self.unlabelled_weight, 0.0, 1e3)?;
+        range("temperature", self.temperature, 0.0, 100.0)?;
+        if self.forest_trees > MAX_TREES {
+            let n = self.forest_trees;
+            return Err(Error::invalid(format!("forest_trees is {n}; it must be at most {MAX_TREES}")));
+        }
+        if !(1..=MAX_REPEATS).contains(&self.labelled_repeats) {
+            let n = self.labelled_repeats;
+            return Err(Error::invalid(format!("labelled_repeats is {n}; it must be in 1..={MAX_REPEATS}")));
+        }
         range("reject_below", self.reject_below, 0.0, 1.0)?;
         let run = &self.run;
         let changes = self.crop > 0.0 || self.borrow_times > 0.0 || run.time_jitter > 0.0 || !run.reshape.is_none();
@@ -419,6 +456,17 @@ mod tests {
             "n_packets = 127",
         ] {
             let settings: Pretrain = resolve(None, table(bad)).unwrap();
+            let error = settings.check().unwrap_err();
+            assert!(error.message().starts_with(bad.split(' ').next().unwrap()), "{error}");
+        }
+        for bad in [
+            "teacher_weight = 1.1",
+            "unlabelled_weight = -1.0",
+            "labelled_repeats = 0",
+            "forest_trees = 10001",
+            "temperature = -1.0",
+        ] {
+            let settings: Finetune = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();
             assert!(error.message().starts_with(bad.split(' ').next().unwrap()), "{error}");
         }

@@ -14,7 +14,7 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
     let run = RunDir::record(path)?;
     let quantizer = RunDir::quantizer(path, &run)?;
     let best = RunDir::best(path, &run)?;
-    let mut notes = Vec::new();
+    let (mut notes, mut forest) = (Vec::new(), None);
     let classifier = match &best.model.head {
         None => None,
         Some(head) => {
@@ -25,8 +25,14 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
                 notes.push("the run has not come to its end: its probabilities are not calibrated yet".to_string());
             }
             let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
-            let head_kind = bundle::manifest::LINEAR.to_string();
-            Some((ClassifierSpec { labels, head: head_kind, pool: Pool::Packets, reject_below }, head))
+            let kind = match settings.forest_trees {
+                0 => bundle::manifest::LINEAR,
+                _ => {
+                    forest = Some(RunDir::forest(path, labels.len())?);
+                    bundle::manifest::LINEAR_AND_FOREST
+                }
+            };
+            Some((ClassifierSpec { labels, head: kind.to_string(), pool: Pool::Packets, reject_below }, head))
         }
     };
     if path.canonicalize().ok() == output.canonicalize().ok() && output.exists() {
@@ -38,6 +44,7 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
         vocabulary: &run.vocabulary,
         weights: &best.model.weights,
         classifier,
+        forest: forest.as_ref(),
         training,
     };
     bundle::write(output, &parts)?;

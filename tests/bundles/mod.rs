@@ -54,6 +54,7 @@ impl Made {
             vocabulary: &self.vocabulary,
             weights: &self.weights,
             classifier: Some((self.spec(), &self.head)),
+            forest: None,
             training: serde_json::json!({ "b": 1, "a": "random weights" }),
         }
     }

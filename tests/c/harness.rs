@@ -4,6 +4,7 @@
 
 use crate::common::{TestBundle, other_bundle};
 use etherparse::PacketBuilder;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -42,6 +43,14 @@ pub fn installed(program: &str, version: &str) -> bool {
 pub fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
+}
+
+/// What `program`, a tool, prints.
+pub fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let (stdout, stderr) = texts(&output);
+    assert!(output.status.success(), "{program}: {stderr}");
+    stdout
 }
 
 /// Runs `program` and returns its stdout. It must succeed, and print nothing to stderr: neither the program does, nor
@@ -111,22 +120,22 @@ impl Bench {
 
     /// The same, linked with other libraries too.
     pub fn compile_with(&self, source: &str, language: &str, libraries: &[&str]) -> PathBuf {
-        let (compiler, standard) = if language == "c" { ("cc", "c99") } else { ("c++", "c++11") };
-        let program = self.path().join(format!("{}-{language}", source.replace(['/', '.'], "_")));
+        let (compiler, standard) = if language == "c" { ("cc", "-std=c99") } else { ("c++", "-std=c++11") };
+        self.build(source, compiler, language, &[standard, "-O1"], libraries)
+    }
+
+    /// The same for a program of C++, with flags that name the standard; nothing of the header is taken for a system's.
+    pub fn compile_cpp(&self, source: &str, compiler: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+        self.build(source, compiler, "c++", flags, libraries)
+    }
+
+    fn build(&self, source: &str, compiler: &str, language: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        (compiler, language, flags).hash(&mut hasher);
+        let program = self.path().join(format!("{}-{:x}", source.replace(['/', '.'], "_"), hasher.finish()));
         let output = Command::new(compiler)
-            .args([
-                "-Wall",
-                "-Wextra",
-                "-Wpedantic",
-                "-Wconversion",
-                "-Wshadow",
-                "-Werror",
-                "-g",
-                "-O1",
-                "-x",
-                language,
-            ])
-            .arg(format!("-std={standard}"))
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-x", language])
+            .args(flags)
             .arg("-I")
             .arg(root().join("include"))
             .arg(root().join(source))
@@ -138,7 +147,7 @@ impl Bench {
             .args(["-ltrafficgpt", "-lpthread", "-ldl"])
             .args(libraries)
             .output()
-            .expect("a C and a C++ compiler are needed, as cc and c++");
+            .unwrap_or_else(|error| panic!("{compiler}, a C or C++ compiler, is needed: {error}"));
         assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
         program
     }

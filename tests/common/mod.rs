@@ -81,6 +81,7 @@ fn bundle_of(k: u32, n_positions: usize) -> TestBundle {
         vocabulary: &vocabulary,
         weights: &weights,
         classifier: Some((spec, &head)),
+        forest: None,
         training: serde_json::Value::Null,
     };
     bundle::write(&path, &parts).unwrap();

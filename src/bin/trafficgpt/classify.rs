@@ -43,6 +43,9 @@ pub struct Args {
     /// Print one JSON object per flow.
     #[arg(long)]
     json: bool,
+    /// With --json: the probability of every label as well.
+    #[arg(long, requires = "json")]
+    scores: bool,
     /// Write here instead of to standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -72,7 +75,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &mut dyn Write) -> Outcome {
-    let mut job = Job::new(classifier, args.json, args.output.as_deref(), out);
+    let mut job = Job::new(classifier, Form::of(args), args.output.as_deref(), out);
     job.print_header()?;
     // A failure of `out` has to pass through the meter, which knows only our own errors.
     let mut stopped = None;
@@ -95,10 +98,25 @@ fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &m
     }
 }
 
+/// How verdicts are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A line of text for each flow, under a header.
+    Table,
+    /// A JSON object for each flow, with the probabilities of all labels or of the best.
+    Json { all: bool },
+}
+
+impl Form {
+    fn of(args: &Args) -> Self {
+        if args.json { Self::Json { all: args.scores } } else { Self::Table }
+    }
+}
+
 /// Flows on their way from the input to the output.
 struct Job<'a> {
     classifier: &'a Classifier,
-    json: bool,
+    form: Form,
     path: Option<&'a Path>,
     out: &'a mut dyn Write,
     worker: Worker,
@@ -111,7 +129,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(classifier: &'a Classifier, json: bool, path: Option<&'a Path>, out: &'a mut dyn Write) -> Self {
+    fn new(classifier: &'a Classifier, form: Form, path: Option<&'a Path>, out: &'a mut dyn Write) -> Self {
         let widest = classifier.labels().iter().map(|l| l.chars().count()).max().unwrap_or(0);
         // A bar would fight with the lines of a terminal.
         let seen = path.is_none() && io::stdout().is_terminal();
@@ -119,7 +137,7 @@ impl<'a> Job<'a> {
         progress.begin("classify", None);
         Self {
             classifier,
-            json,
+            form,
             path,
             out,
             worker: Worker::new(),
@@ -132,7 +150,7 @@ impl<'a> Job<'a> {
     }
 
     fn print_header(&mut self) -> Outcome {
-        if self.json {
+        if self.form != Form::Table {
             return Ok(());
         }
         let width = self.width;
@@ -164,9 +182,16 @@ impl<'a> Job<'a> {
             self.truths.add(row, label)?;
             let name = self.classifier.labels().get(label as usize).map(String::as_str);
             let probability = scores.iter().copied().fold(0.0, f32::max);
-            let line = match self.json {
-                true => writeln!(self.out, "{}", json_line(self.n_done, row, name, probability)),
-                false => {
+            let line = match self.form {
+                Form::Json { all } => {
+                    let mut line = json_line(self.n_done, row, name, probability);
+                    if all {
+                        let named = self.classifier.labels().iter().zip(scores);
+                        line["scores"] = named.map(|(label, &p)| (label.clone(), rounded(p))).collect();
+                    }
+                    writeln!(self.out, "{line}")
+                }
+                Form::Table => {
                     let flow = input::name(row, self.n_done);
                     let (width, name) = (self.width, name.unwrap_or("unknown"));
                     writeln!(self.out, "{flow:<48} {name:<width$} {probability:>11.3} {:>8}", row.n_packets)
@@ -184,7 +209,7 @@ impl<'a> Job<'a> {
         self.progress.end();
         let Some(Scores { accuracy, macro_f1, flows, .. }) = self.truths.scores()? else { return Ok(()) };
         let n = self.n_done;
-        let line = if self.json {
+        let line = if self.form != Form::Table {
             let summary = json!({ "flows": n, "labelled": flows, "accuracy": accuracy, "macro_f1": macro_f1 });
             writeln!(self.out, "{}", json!({ "summary": summary }))
         } else {

@@ -12,6 +12,7 @@ use trafficgpt::train::settings::{self, ClassWeights, Finetune};
 #[command(after_help = "Examples:
   trafficgpt finetune flows.parquet --from run -o classifier
   trafficgpt finetune flows.parquet --from model.tgpt --freeze -o classifier
+  trafficgpt finetune flows.parquet --from run --unlabelled more.parquet --teacher a.tgpt --teacher b.tgpt -o student
   trafficgpt finetune --resume -o classifier")]
 pub struct Args {
     #[command(flatten)]
@@ -19,6 +20,10 @@ pub struct Args {
     /// A run directory or a bundle to start from.
     #[arg(long, value_name = "RUN|BUNDLE", required_unless_present = "resume", conflicts_with = "resume")]
     from: Option<PathBuf>,
+    /// A classifier's bundle whose probabilities are learnt beside the labels, and without any for --unlabelled flows;
+    /// may be given several times: they are averaged.
+    #[arg(long, value_name = "BUNDLE")]
+    teacher: Vec<PathBuf>,
     #[command(flatten)]
     flags: Flags,
 }
@@ -45,6 +50,24 @@ struct Flags {
     /// sizes.
     #[arg(long)]
     borrow_times: Option<f64>,
+    /// Trees of a random forest, grown on the labelled flows, that votes beside the network; 0: none.
+    #[arg(long)]
+    forest_trees: Option<usize>,
+    /// Share of the forest in the probabilities.
+    #[arg(long)]
+    forest_weight: Option<f64>,
+    /// Share of the teachers' answer, beside the label, in what a labelled flow is to give.
+    #[arg(long)]
+    teacher_weight: Option<f64>,
+    /// What a flow without a label counts, beside one with a label, where there are teachers.
+    #[arg(long)]
+    unlabelled_weight: Option<f64>,
+    /// Times that an epoch goes through the labelled flows for each time through those without a label.
+    #[arg(long)]
+    labelled_repeats: Option<u64>,
+    /// What divides the logits before the softmax; 0: what fits the validation flows best.
+    #[arg(long)]
+    temperature: Option<f64>,
     /// Probability below which the classifier says "unknown"; 0: never.
     #[arg(long)]
     reject_below: Option<f64>,
@@ -55,7 +78,7 @@ struct Flags {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    match args.run.plan(settings::to_table(&args.flags)?)? {
+    match args.run.plan(settings::to_table(&args.flags)?, &args.teacher)? {
         Plan::New { flags, data } => {
             let settings: Finetune = settings::resolve(args.run.config(), flags)?;
             let from = args.from.ok_or_else(|| Error::invalid("--from is missing"))?;

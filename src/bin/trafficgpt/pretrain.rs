@@ -64,7 +64,7 @@ pub fn run(args: Args) -> Outcome {
             flags.insert(key.to_string(), toml::Value::Integer(value as i64));
         }
     }
-    match args.run.plan(flags)? {
+    match args.run.plan(flags, &[])? {
         Plan::New { flags, data } => {
             let settings: Pretrain = settings::resolve(args.run.config(), flags)?;
             let quantizer = args.quantizer.ok_or_else(|| Error::invalid("--quantizer is missing"))?;

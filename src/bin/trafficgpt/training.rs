@@ -37,6 +37,9 @@ pub struct RunArgs {
     /// Allow groups that have flows in several splits: figures will flatter.
     #[arg(long)]
     allow_shared_groups: bool,
+    /// Learn from the validation flows too, once everything is chosen: figures on them then say nothing.
+    #[arg(long)]
+    learn_val: bool,
     /// Say nothing but errors.
     #[arg(short, long)]
     quiet: bool,
@@ -143,19 +146,21 @@ impl RunArgs {
         self.config.as_deref()
     }
 
-    /// Joins the configuration file and `flags`.
-    pub fn plan(&self, flags: toml::Table) -> Result<Plan> {
+    /// Joins the configuration file and `flags`; the flows are learnt with `teachers`.
+    pub fn plan(&self, flags: toml::Table, teachers: &[PathBuf]) -> Result<Plan> {
         let given = Data {
             flows: self.flows.clone(),
             unlabelled: self.unlabelled.clone(),
             exclude: self.exclude.clone(),
             allow_shared_groups: self.allow_shared_groups,
+            learn_val: self.learn_val,
+            teachers: teachers.to_vec(),
         };
         if self.resume {
-            if self.config.is_some() || !self.exclude.is_empty() || self.allow_shared_groups {
+            if self.config.is_some() || !self.exclude.is_empty() || self.allow_shared_groups || self.learn_val {
                 return Err(Error::invalid(
-                    "--resume keeps the run's settings and rows: leave out --config, --exclude and \
-                     --allow-shared-groups",
+                    "--resume keeps the run's settings and rows: leave out --config, --exclude, \
+                     --allow-shared-groups and --learn-val",
                 ));
             }
             return Ok(Plan::Resume { flags, data: given });
@@ -168,6 +173,8 @@ impl RunArgs {
             Data {
                 exclude: if given.exclude.is_empty() { of_file.exclude } else { given.exclude },
                 allow_shared_groups: given.allow_shared_groups || of_file.allow_shared_groups,
+                learn_val: given.learn_val || of_file.learn_val,
+                teachers: if given.teachers.is_empty() { of_file.teachers } else { given.teachers },
                 ..of_file
             }
         } else {

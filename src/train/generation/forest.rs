@@ -2,7 +2,8 @@
 //!
 //! Breiman, "Random forests", 2001, as scikit-learn's `RandomForestClassifier` has it by default: trees grown to the end
 //! on bootstrap samples, the best Gini split among √width features drawn anew at each node, a score that is the mean of
-//! the leaves' shares. The crates that offer forests give votes at best, and an AUC needs scores.
+//! the leaves' shares. The crates that offer forests give votes at best, and an AUC needs scores. The forest that votes
+//! beside a head ([`crate::head::forest`]) is another: it sees tokens alone, and a judge must see what they leave out.
 
 use crate::random::Stream;
 use rayon::prelude::*;

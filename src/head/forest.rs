@@ -1,0 +1,190 @@
+//! The forest: decision trees that vote beside the linear head (Breiman, "Random forests", 2001).
+//!
+//! The head sees a mean over the packets; a tree asks for the size or the time of one packet at one place. They are wrong
+//! about different flows, so that the mean of both answers is better than either. Trees see packets as the quantizer's
+//! centroids, so tokens are enough for them.
+
+use crate::error::{Error, Result};
+use crate::tokens::Token;
+
+/// Packets that a tree looks at.
+const PACKETS: usize = 20;
+
+/// Values of a flow: the first coordinate of its packets' centroids, then the second; 0 where there is no packet.
+pub const FEATURES: usize = 2 * PACKETS;
+
+/// Counts and places are kept as f32 in a file, which holds whole numbers up to here.
+const MAX_PLACE: usize = 1 << 24;
+
+/// Trees, and what their votes count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forest {
+    /// Share of the forest in a probability; the head has the rest.
+    pub weight: f32,
+    /// What the logarithms of mixed probabilities are divided by, so that the probabilities are honest.
+    pub temperature: f32,
+    /// The first node of each tree.
+    pub roots: Vec<u32>,
+    /// All nodes; children stand after their parents.
+    pub nodes: Vec<Node>,
+    /// Labels and their shares, leaf after leaf.
+    pub shares: Vec<(u32, f32)>,
+}
+
+/// One node of a tree.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Node {
+    /// Where value `feature` is at most `threshold` go to node `low`, else to the one after it.
+    Split {
+        /// Which value, below [`FEATURES`].
+        feature: u32,
+        /// The border.
+        threshold: f32,
+        /// The nearer child.
+        low: u32,
+    },
+    /// The shares `begin..end`.
+    Leaf {
+        /// The first.
+        begin: u32,
+        /// The one after the last.
+        end: u32,
+    },
+}
+
+/// The values of a flow of these tokens, the first of which that is no packet ends it.
+pub fn features(tokens: &[Token], centroids: &[[f32; 2]]) -> [f32; FEATURES] {
+    let mut out = [0.0; FEATURES];
+    let (sizes, times) = out.split_at_mut(PACKETS);
+    let packets = tokens.iter().map_while(|&token| centroids.get(token as usize));
+    for (([x, y], size), time) in packets.zip(sizes).zip(times) {
+        (*size, *time) = (*x, *y);
+    }
+    out
+}
+
+impl Forest {
+    /// Mixes the trees' votes on the flow of these values into the head's probabilities, which sum to 1 before and after.
+    pub fn vote(&self, features: &[f32; FEATURES], probabilities: &mut [f32]) {
+        probabilities.iter_mut().for_each(|p| *p *= 1.0 - self.weight);
+        let scale = self.weight / self.roots.len() as f32;
+        for &root in &self.roots {
+            for &(label, share) in self.leaf(root, features) {
+                probabilities[label as usize] += scale * share;
+            }
+        }
+        let mut sum = 0.0;
+        for p in probabilities.iter_mut() {
+            *p = p.powf(1.0 / self.temperature);
+            sum += *p;
+        }
+        probabilities.iter_mut().for_each(|p| *p /= sum);
+    }
+
+    fn leaf(&self, root: u32, features: &[f32; FEATURES]) -> &[(u32, f32)] {
+        let mut node = root as usize;
+        loop {
+            match self.nodes[node] {
+                Node::Leaf { begin, end } => return &self.shares[begin as usize..end as usize],
+                Node::Split { feature, threshold, low } => {
+                    node = low as usize + usize::from(features[feature as usize] > threshold);
+                }
+            }
+        }
+    }
+
+    /// Checks that every walk ends in a leaf, and every leaf in labels below `n_labels` with shares that sum to 1.
+    pub fn check(&self, n_labels: usize) -> Result<()> {
+        let wrong = |what: String| Err(Error::format(format!("forest: {what}")));
+        if self.roots.is_empty() || !(0.0..=1.0).contains(&self.weight) {
+            return wrong(format!("{} trees of weight {}", self.roots.len(), self.weight));
+        }
+        if !(0.01..=100.0).contains(&self.temperature) {
+            return wrong(format!("temperature is {}; it must be in 0.01..=100", self.temperature));
+        }
+        if self.nodes.len() > MAX_PLACE || self.shares.len() > MAX_PLACE {
+            return wrong(format!("{} nodes; at most {MAX_PLACE} may be: grow fewer trees", self.nodes.len()));
+        }
+        if let Some(root) = self.roots.iter().find(|r| **r as usize >= self.nodes.len()) {
+            return wrong(format!("a tree begins at node {root} of {}", self.nodes.len()));
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            let fits = match *node {
+                Node::Split { feature, low, .. } => {
+                    (feature as usize) < FEATURES && low as usize > i && (low as usize) < self.nodes.len() - 1
+                }
+                Node::Leaf { begin, end } => {
+                    let shares = self.shares.get(begin as usize..end as usize).unwrap_or_default();
+                    let sum: f32 = shares.iter().map(|(_, share)| share).sum();
+                    let legal =
+                        |&(label, share): &(u32, f32)| (label as usize) < n_labels && (0.0..=1.0).contains(&share);
+                    shares.iter().all(legal) && (sum - 1.0).abs() < 1e-3
+                }
+            };
+            if !fits {
+                return wrong(format!("node {i} of {} is {node:?}", self.nodes.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forest() -> Forest {
+        Forest {
+            weight: 0.5,
+            temperature: 1.0,
+            roots: vec![0, 3],
+            nodes: vec![
+                Node::Split { feature: 1, threshold: 2.0, low: 1 },
+                Node::Leaf { begin: 0, end: 1 },
+                Node::Leaf { begin: 1, end: 3 },
+                Node::Leaf { begin: 0, end: 1 },
+            ],
+            shares: vec![(0, 1.0), (0, 0.25), (1, 0.75)],
+        }
+    }
+
+    #[test]
+    fn votes_are_mixed_by_weight() {
+        let forest = forest();
+        forest.check(2).unwrap();
+        let centroids = [[1.0, 5.0], [3.0, 6.0]];
+        let vote = |tokens: &[Token]| {
+            let mut out = [0.2, 0.8];
+            forest.vote(&features(tokens, &centroids), &mut out);
+            out
+        };
+        // The border belongs to the lower side, and a packet that is not there is 0.
+        for low in [&[0][..], &[0, 0], &[1, 0], &[1, 9, 1]] {
+            assert!((vote(low)[0] - 0.6).abs() < 1e-6, "{low:?}");
+        }
+        assert!((vote(&[0, 1])[1] - (0.4 + 0.25 * 0.75)).abs() < 1e-6);
+        let values = features(&[1; 50], &centroids);
+        assert_eq!((values[0], values[PACKETS - 1], values[PACKETS], values[FEATURES - 1]), (3.0, 3.0, 6.0, 6.0));
+    }
+
+    #[test]
+    fn trees_that_could_lead_astray_are_refused() {
+        let broken: [fn(&mut Forest); 10] = [
+            |f| f.temperature = 0.0,
+            |f| f.roots.clear(),
+            |f| f.roots[1] = 4,
+            |f| f.weight = 1.5,
+            |f| f.nodes[0] = Node::Split { feature: 1, threshold: 0.0, low: 0 },
+            |f| f.nodes[0] = Node::Split { feature: 1, threshold: 0.0, low: 3 },
+            |f| f.nodes[0] = Node::Split { feature: FEATURES as u32, threshold: 0.0, low: 1 },
+            |f| f.nodes[3] = Node::Leaf { begin: 2, end: 4 },
+            |f| f.nodes[3] = Node::Leaf { begin: 2, end: 1 },
+            |f| f.shares[2] = (2, 0.75),
+        ];
+        for breaks in broken {
+            let mut forest = forest();
+            breaks(&mut forest);
+            assert_eq!(forest.check(2).unwrap_err().kind(), crate::Kind::Format, "{forest:?}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Growing the forest that votes beside a head (Breiman, "Random forests", 2001).
+//!
+//! Every tree draws captures, not flows, with replacement: flows of one capture are alike, and a tree that is to be wrong
+//! about other captures than its neighbours must not have seen a part of each.
+
+use crate::error::{Error, Result};
+use crate::head::forest::{FEATURES, Forest, Node, features};
+use crate::random::Stream;
+use crate::train::dataset::Flows;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Features that a node chooses from: the root of all, as usual.
+const TRIED: usize = 6;
+
+/// Fewest groups to draw from; with fewer, flows are drawn.
+const MIN_GROUPS: usize = 10;
+
+/// What grows with the data: flows times trees may not exceed this.
+const MAX_DRAWN: usize = 1 << 31;
+
+/// The flows a forest learns from.
+#[derive(Clone, Copy, Debug)]
+struct Sample<'a> {
+    /// Row-major `[n, FEATURES]`.
+    features: &'a [f32],
+    /// Label of each flow.
+    labels: &'a [u32],
+    /// Group of each flow.
+    groups: &'a [u32],
+    /// What a flow of each label counts.
+    label_weights: &'a [f32],
+}
+
+/// The best way to part the flows of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Split {
+    feature: usize,
+    threshold: f32,
+    /// What is left of the Gini impurity, weighted; less is better.
+    impurity: f64,
+}
+
+/// A forest of `n_trees` on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count
+/// `label_weights`. The same on any number of threads.
+pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], n_trees: usize, seed: u64) -> Result<Forest> {
+    let (mut values, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, label) in flows.labels.iter().enumerate() {
+        if let Some(label) = label {
+            values.extend_from_slice(&features(flows.tokens.row(i), centroids));
+            labels.push(*label);
+            groups.push(flows.groups[i]);
+        }
+    }
+    fit(Sample { features: &values, labels: &labels, groups: &groups, label_weights }, n_trees, seed)
+}
+
+fn fit(sample: Sample<'_>, n_trees: usize, seed: u64) -> Result<Forest> {
+    let n = sample.labels.len();
+    if n.saturating_mul(n_trees) > MAX_DRAWN {
+        return Err(Error::invalid(format!("a forest of {n_trees} trees on {n} flows is too large: ask for fewer")));
+    }
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (flow, &group) in sample.groups.iter().enumerate() {
+        members.entry(group).or_default().push(flow);
+    }
+    let groups: Vec<Vec<usize>> = members.into_values().collect();
+    let grow = |tree: usize| {
+        let mut draws = Stream::new(seed, tree as u64);
+        let flows = match groups.len() {
+            0..MIN_GROUPS => (0..n).map(|_| draws.below(n)).collect(),
+            n => (0..n).flat_map(|_| &groups[draws.below(n)]).copied().collect(),
+        };
+        Tree::grow(sample, flows, &mut draws)
+    };
+    let trees: Vec<Tree> = (0..n_trees).into_par_iter().map(grow).collect();
+    let mut forest = Forest { weight: 1.0, temperature: 1.0, roots: Vec::new(), nodes: Vec::new(), shares: Vec::new() };
+    for tree in trees {
+        let (node, share) = (forest.nodes.len() as u32, forest.shares.len() as u32);
+        forest.roots.push(node);
+        forest.nodes.extend(tree.nodes.into_iter().map(|n| match n {
+            Node::Split { feature, threshold, low } => Node::Split { feature, threshold, low: low + node },
+            Node::Leaf { begin, end } => Node::Leaf { begin: begin + share, end: end + share },
+        }));
+        forest.shares.extend(tree.shares);
+    }
+    Ok(forest)
+}
+
+/// One tree by itself.
+struct Tree {
+    nodes: Vec<Node>,
+    shares: Vec<(u32, f32)>,
+}
+
+impl Tree {
+    fn grow(sample: Sample<'_>, flows: Vec<usize>, draws: &mut Stream) -> Self {
+        let unknown = Node::Leaf { begin: 0, end: 0 };
+        let mut tree = Self { nodes: vec![unknown], shares: Vec::new() };
+        let mut open = vec![(0, flows)];
+        let mut order: Vec<usize> = (0..FEATURES).collect();
+        while let Some((node, mut flows)) = open.pop() {
+            draws.shuffle(&mut order);
+            match best_split(sample, &flows, &order) {
+                Some(Split { feature, threshold, .. }) => {
+                    let low = tree.nodes.len();
+                    tree.nodes[node] = Node::Split { feature: feature as u32, threshold, low: low as u32 };
+                    tree.nodes.resize(low + 2, unknown);
+                    let high = flows.extract_if(.., |flow| value(sample, *flow, feature) > threshold).collect();
+                    open.push((low, flows));
+                    open.push((low + 1, high));
+                }
+                None => tree.nodes[node] = tree.close(sample, &flows),
+            }
+        }
+        tree
+    }
+
+    /// A leaf of `flows`.
+    fn close(&mut self, sample: Sample<'_>, flows: &[usize]) -> Node {
+        let weights = weigh(sample, flows);
+        let total: f64 = weights.iter().sum();
+        let begin = self.shares.len() as u32;
+        let some = weights.iter().enumerate().filter(|(_, w)| **w > 0.0);
+        self.shares.extend(some.map(|(label, w)| (label as u32, (w / total) as f32)));
+        Node::Leaf { begin, end: self.shares.len() as u32 }
+    }
+}
+
+fn value(sample: Sample<'_>, flow: usize, feature: usize) -> f32 {
+    sample.features[flow * FEATURES + feature]
+}
+
+/// What the flows of each label count together.
+fn weigh(sample: Sample<'_>, flows: &[usize]) -> Vec<f64> {
+    let mut weights = vec![0.0; sample.label_weights.len()];
+    for &flow in flows {
+        let label = sample.labels[flow] as usize;
+        weights[label] += f64::from(sample.label_weights[label]);
+    }
+    weights
+}
+
+/// The split of `flows` with the least Gini impurity among the first [`TRIED`] features of `order` that are not the same
+/// for all of them; none if all have one label or no feature tells them apart.
+fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Split> {
+    let whole = weigh(sample, flows);
+    if whole.iter().filter(|w| **w > 0.0).count() < 2 {
+        return None;
+    }
+    let total: f64 = whole.iter().sum();
+    let squares: f64 = whole.iter().map(|w| w * w).sum();
+    let mut best: Option<Split> = None;
+    let mut tried = 0;
+    let mut sorted: Vec<(f32, u32)> = Vec::with_capacity(flows.len());
+    for &feature in order {
+        sorted.clear();
+        sorted.extend(flows.iter().map(|&flow| (value(sample, flow, feature), sample.labels[flow])));
+        sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        if sorted.first().map(|first| first.0) == sorted.last().map(|last| last.0) {
+            continue;
+        }
+        // Weights and sums of squared weights on both sides, as the border moves up.
+        let (mut low, mut high) = (vec![0.0; whole.len()], whole.clone());
+        let (mut low_total, mut low_squares, mut high_squares) = (0.0, 0.0, squares);
+        for pair in sorted.windows(2) {
+            let label = pair[0].1 as usize;
+            let weight = f64::from(sample.label_weights[label]);
+            low_squares += weight * (2.0 * low[label] + weight);
+            high_squares += weight * (weight - 2.0 * high[label]);
+            low[label] += weight;
+            high[label] -= weight;
+            low_total += weight;
+            if pair[0].0 == pair[1].0 {
+                continue;
+            }
+            let impurity = total - low_squares / low_total - high_squares / (total - low_total);
+            if best.is_none_or(|best| impurity < best.impurity) {
+                let middle = pair[0].0 + (pair[1].0 - pair[0].0) / 2.0;
+                // Of two neighbouring floats the middle may be the upper, which belongs above.
+                let threshold = if middle < pair[1].0 { middle } else { pair[0].0 };
+                best = Some(Split { feature, threshold, impurity });
+            }
+        }
+        tried += 1;
+        if tried == TRIED {
+            break;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    /// `n` flows of two features that say the label (above or below a line), and noise.
+    fn flows(n: usize) -> (Vec<f32>, Vec<u32>) {
+        let mut draws = Stream::new(4, 0);
+        let features: Vec<f32> = (0..n * FEATURES).map(|_| draws.uniform() as f32).collect();
+        let labels = features.chunks_exact(FEATURES).map(|row| u32::from(row[3] + row[25] > 1.0)).collect();
+        (features, labels)
+    }
+
+    fn right(forest: &Forest, features: &[f32], labels: &[u32]) -> f64 {
+        let judge = |i: usize| {
+            let mut out = vec![0.0; 2];
+            forest.vote(features[i * FEATURES..(i + 1) * FEATURES].try_into().unwrap(), &mut out);
+            assert!((out.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{out:?}");
+            u32::from(out[labels[i] as usize] > 0.5)
+        };
+        f64::from((0..labels.len()).map(judge).sum::<u32>()) / labels.len() as f64
+    }
+
+    #[test]
+    fn a_rule_is_learnt_and_holds_for_other_flows_on_any_number_of_threads() {
+        let (features, labels) = flows(1200);
+        let groups: Vec<u32> = (0..800).collect();
+        let (known, new) = features.split_at(800 * FEATURES);
+        let sample = Sample { features: known, labels: &labels[..800], groups: &groups, label_weights: &[1.0, 2.0] };
+        let forest = fit(sample, 60, 1).unwrap();
+        forest.check(2).unwrap();
+        assert!(right(&forest, known, &labels[..800]) > 0.99);
+        let held_out = right(&forest, new, &labels[800..]);
+        assert!(held_out > 0.85, "{held_out}");
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        assert_eq!(threads.install(|| fit(sample, 60, 1).unwrap()), forest);
+        assert_ne!(fit(sample, 60, 2).unwrap(), forest);
+    }
+
+    /// Every capture is a point of its own: a tree that drew none of its flows cannot have a leaf for it alone.
+    #[test]
+    fn trees_draw_whole_captures() {
+        let mut draws = Stream::new(9, 0);
+        let (mut features, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+        for group in 0..60 {
+            let place: Vec<f32> = (0..FEATURES).map(|_| draws.uniform() as f32).collect();
+            for _ in 0..10 {
+                features.extend_from_slice(&place);
+                labels.push(group % 2);
+                groups.push(group + 7);
+            }
+        }
+        let sample = Sample { features: &features, labels: &labels, groups: &groups, label_weights: &[1.0, 1.0] };
+        let forest = fit(sample, 100, 1).unwrap();
+        // Had every tree some flow of every capture, as it almost surely would by drawing flows, all trees would agree.
+        let mut doubts = 0;
+        for flow in (0..600).step_by(10) {
+            let mut out = [0.0; 2];
+            forest.vote(features[flow * FEATURES..(flow + 1) * FEATURES].try_into().unwrap(), &mut out);
+            doubts += usize::from(out.iter().all(|&p| p < 0.95));
+        }
+        assert!(doubts > 50, "{doubts} of 60");
+    }
+
+    #[test]
+    fn odd_samples_are_no_trouble() {
+        let features = [0.5; 4 * FEATURES];
+        let (labels, groups) = ([0, 1, 1, 1], [7; 4]);
+        let sample = Sample { features: &features, labels: &labels, groups: &groups, label_weights: &[3.0, 1.0, 1.0] };
+        let forest = fit(sample, 20, 1).unwrap();
+        forest.check(3).unwrap();
+        let mut out = [0.0; 3];
+        forest.vote(&[0.5; FEATURES], &mut out);
+        assert!(out[0] > 0.2 && out[0] < 0.8 && out[2] == 0.0, "{out:?}");
+        assert!(fit(sample, usize::MAX, 1).unwrap_err().message().contains("ask for fewer"));
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        values: Vec<f32>,
+        labels: Vec<u32>,
+        label_weights: Vec<f32>,
+        feature: usize,
+        threshold: f64,
+    }
+
+    /// First splits of scikit-learn's `DecisionTreeClassifier` (`dev/golden_forest.py`).
+    #[test]
+    fn splits_are_those_of_scikit_learn() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/forest.json")).unwrap();
+        assert_eq!(cases.len(), 6);
+        for case in cases {
+            let n = case.labels.len();
+            let width = case.values.len() / n;
+            let mut features = vec![0.0; n * FEATURES];
+            for (row, values) in features.chunks_exact_mut(FEATURES).zip(case.values.chunks_exact(width)) {
+                row[..width].copy_from_slice(values);
+            }
+            let groups: Vec<u32> = (0..n as u32).collect();
+            let sample = Sample {
+                features: &features,
+                labels: &case.labels,
+                groups: &groups,
+                label_weights: &case.label_weights,
+            };
+            let flows: Vec<usize> = (0..n).collect();
+            let order: Vec<usize> = (0..FEATURES).collect();
+            let split = best_split(sample, &flows, &order).unwrap();
+            assert_eq!(split.feature, case.feature);
+            assert!((f64::from(split.threshold) - case.threshold).abs() < 1e-6, "{split:?}");
+        }
+    }
+}
