@@ -36,10 +36,10 @@ DEMO_REAL    ?= examples/captures/$(DEMO_CLASS).pcap.gz
 DEMO_FLOWS   ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lib runtime header bench install uninstall deb clean
+.PHONY: help demo test test-gpu lib runtime header kernels bench bench-gpu install uninstall deb clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 lib: ## the library and the trafficgpt command, in target/release
 	$(CARGO) build --release --features train
@@ -73,12 +73,21 @@ demo: lib runtime ## classify a real capture through the C ABI, generate flows, 
 test: ## every test: Rust, C, C++, Go where it is installed, formatting, lints
 	@CARGO="$(CARGO)" .ci/test
 
+test-gpu: ## every kernel on a GPU against the CPU, under compute-sanitizer too; skipped without a GPU
+	@CARGO="$(CARGO)" benches/gpu.sh test
+
+kernels: ## compile kernels/*.cu to kernels/ptx anew (the compiler, 24 MB, comes from PyPI)
+	kernels/build
+
 header: ## write include/trafficgpt.h and tests/abi anew from the sources
 	TRAFFICGPT_UPDATE=1 $(CARGO) test --quiet --features train --test header
 	TRAFFICGPT_UPDATE=1 $(CARGO) test --quiet --features train --test c_abi
 
 bench: ## the benches
 	$(CARGO) bench --features train
+
+bench-gpu: ## the kernels on a GPU beside the CPU, as one table; skipped without a GPU
+	@CARGO="$(CARGO)" benches/gpu.sh bench
 
 # From directory $(1) to directory $(2), so that what is installed may be moved as a whole.
 relative = $(shell realpath -ms --relative-to=$(1) $(2))

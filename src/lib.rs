@@ -9,13 +9,14 @@
 //! [`engine`] → [`gpt2`], [`tokens`] → [`quantizer`] → [`packet`]. Nothing below `ffi` knows that C exists.
 //!
 //! The library prints nothing, never panics on input, and allocates no size that came from outside before bounding
-//! it. `unsafe` is denied everywhere but in `ffi` and [`backend`].
+//! it. `unsafe` is denied everywhere but in `ffi`, [`backend`] and [`cuda`].
 
 pub mod backend;
 pub mod bundle;
 pub mod classifier;
 pub mod config;
 pub mod context;
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod ffi;

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use trafficgpt::packet::Packet;
@@ -30,13 +30,19 @@ impl Place {
 
     /// Standard output of a command line that must succeed, or the error of one that must be refused.
     fn run(&self, line: &str) -> Result<String, String> {
+        self.run_with(line, "CUDA_VISIBLE_DEVICES", "".as_ref())
+    }
+
+    /// The same with a variable of the environment.
+    fn run_with(&self, line: &str, name: &str, value: &Path) -> Result<String, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
+        command.env(name, value);
         let output =
             command.current_dir(self.0.path()).arg("quantizer").args(line.split_whitespace()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         match output.status.code() {
             Some(0) => Ok(String::from_utf8(output.stdout).unwrap()),
-            Some(2) => Err(said),
+            Some(1 | 2) => Err(said),
             code => panic!("{line}: {code:?}: {said}"),
         }
     }
@@ -121,4 +127,50 @@ fn the_original_projects_codebook_is_imported_with_its_ids() {
     let refused = place.run("import clusters.json --names names.json -o other.safetensors").unwrap_err();
     assert!(refused.contains("names.json") && !place.path("other.safetensors").exists(), "{refused}");
     assert!(place.run("import names.json -o other.safetensors").unwrap_err().contains("names.json"));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_refused_before_anything_is_read() {
+    let place = Place::new();
+    place.run("fit flows.parquet -k 8 -q -o q.safetensors").unwrap();
+    for line in
+        ["fit none.parquet -k 8 --device cuda -o r.safetensors", "eval q.safetensors none.parquet --device cuda"]
+    {
+        let error = place.run(line).unwrap_err();
+        assert!(error.contains("CUDA") && error.contains("nvidia-smi"), "{error}");
+    }
+    assert!(!place.path("r.safetensors").exists());
+}
+
+/// Where the driver is one that runs the kernels on the processor.
+#[test]
+#[cfg(target_os = "linux")]
+#[allow(clippy::print_stdout, reason = "says why a test was skipped")]
+fn a_gpu_gives_the_tokens_of_the_processor_and_as_good_a_codebook() {
+    let place = Place::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let mut compile = Command::new(&compiler);
+    compile.args(["-std=c++20", "-O2", "-shared", "-fPIC", "-pthread", "-ffp-contract=off", "-w", "-I"]);
+    compile.arg(root.join("kernels")).arg(root.join("tests/kernels/driver_on_cpu.cpp"));
+    if !compile.arg("-o").arg(place.path("libcuda.so")).output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: {compiler} cannot compile a driver that runs on the processor");
+        return;
+    }
+    let on_gpu = |line: &str| place.run_with(line, "LD_LIBRARY_PATH", place.0.path()).unwrap();
+    place.run("fit flows.parquet -k 32 -q -o cpu.safetensors").unwrap();
+    on_gpu("fit flows.parquet -k 32 --device cuda -q -o gpu.safetensors");
+    on_gpu("fit shuffled.parquet -k 32 --device cuda -q -o again.safetensors");
+    let centroids = |file: &str| place.run(&format!("inspect {file} --centroids")).unwrap();
+    assert_eq!(centroids("gpu.safetensors"), centroids("again.safetensors"));
+    let report =
+        |file: &str, device: &str| on_gpu(&format!("eval {file} flows.parquet --split train --json --device {device}"));
+    assert_eq!(report("gpu.safetensors", "cuda"), report("gpu.safetensors", "cpu"));
+    let inertia = |file: &str| {
+        let report: Value = serde_json::from_str(&report(file, "cpu")).unwrap();
+        report["inertia_per_packet"].as_f64().unwrap()
+    };
+    let (cpu, gpu) = (inertia("cpu.safetensors"), inertia("gpu.safetensors"));
+    assert!(gpu <= cpu * (1.0 + 1e-3), "{gpu}, on the processor {cpu}");
+    assert!(place.run("inspect gpu.safetensors").unwrap().contains("spread      known"));
 }

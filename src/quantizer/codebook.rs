@@ -58,6 +58,11 @@ impl Codebook {
         self.centroids[token as usize].map(f64::from)
     }
 
+    /// The squared distance of `point` from the centroid of `token`, which must be less than [`Self::len`].
+    pub fn distance_to(&self, token: Token, point: Point) -> f64 {
+        Self::distance(point, self.centroid(token))
+    }
+
     /// The squared distance as every comparison of this crate rounds it.
     pub(super) fn distance(a: Point, b: Point) -> f64 {
         let (dx, dy) = (a[0] - b[0], a[1] - b[1]);

@@ -8,7 +8,7 @@ pub mod kmeans;
 pub mod scaler;
 mod seeds;
 pub mod spread;
-mod table;
+pub(crate) mod table;
 
 pub use codebook::Codebook;
 pub use scaler::Scaler;
@@ -65,6 +65,11 @@ impl Quantizer {
     /// The codebook.
     pub fn codebook(&self) -> &Codebook {
         &self.codebook
+    }
+
+    /// The table that does the encoding.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Number of packet tokens K.

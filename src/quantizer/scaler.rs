@@ -68,7 +68,7 @@ impl Scaler {
 
     /// Bits of the last f32 time that has the second coordinate 0 because the scaler says so. From the next one on, or
     /// from 0 if this is 0, the coordinate rises with the time.
-    pub(super) fn last_zero_time(self) -> u32 {
+    pub(crate) fn last_zero_time(self) -> u32 {
         match self {
             Self::Log1pUs | Self::Log1pUsFine => 0,
             Self::Log10Ms => {
@@ -91,7 +91,8 @@ impl Scaler {
 }
 
 impl Scaler {
-    fn size_unit(self) -> f64 {
+    /// Bytes in one unit of the first coordinate.
+    pub(crate) fn size_unit(self) -> f64 {
         match self {
             Self::Log1pUs | Self::Log10Ms => SIZE_UNIT,
             Self::Log1pUsFine => FINE_SIZE_UNIT,

@@ -17,7 +17,7 @@ use crate::packet::Packet;
 use crate::tokens::Token;
 
 /// Sizes with a column are `-MAX_SIZE..=MAX_SIZE`: all that an IP packet can have.
-const MAX_SIZE: i32 = 65_535;
+pub(crate) const MAX_SIZE: i32 = 65_535;
 
 /// Sizes that are looked at first, up and down from 0: what Ethernet carries.
 const COMMON_SIZE: i32 = 1536;
@@ -39,22 +39,23 @@ const BUCKETS: u32 = 4;
 const DECIDED: u32 = 32;
 
 /// In place of a token: these packets are left to the search over all centroids.
-const SEARCH: Token = Token::MAX;
+pub(crate) const SEARCH: Token = Token::MAX;
 
 /// Bits of the largest finite time.
 const LAST_TIME: u32 = f32::MAX.to_bits();
 
 /// Where the steps of one size lie.
-#[derive(Clone, Copy, Debug)]
-struct Column {
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Column {
     /// Bits of the time at which the first bucket begins; earlier times belong to it too.
-    begin: u32,
+    pub begin: u32,
     /// Low bits of a time that do not tell buckets apart.
-    shift: u32,
+    pub shift: u32,
     /// Index of the first bucket.
-    first: u32,
+    pub first: u32,
     /// Buckets after it; later times belong to the last.
-    more: u32,
+    pub more: u32,
 }
 
 /// Tokens by size and time.
@@ -71,9 +72,25 @@ pub struct Table {
     max_steps: usize,
 }
 
+/// What a [`Table`] holds, for those who look tokens up elsewhere.
+pub(crate) struct Arrays<'a> {
+    pub columns: &'a [Column],
+    pub buckets: &'a [u32],
+    pub thresholds: &'a [f32],
+    pub tokens: &'a [Token],
+}
+
 impl Table {
     /// The table of `codebook` seen through `scaler`.
     pub fn new(scaler: Scaler, codebook: &Codebook) -> Self {
+        let common: Vec<i32> = (-COMMON_SIZE..=COMMON_SIZE).collect();
+        let sent: Vec<i32> = (COMMON_SIZE + 1..=MAX_SIZE).collect();
+        let received: Vec<i32> = sent.iter().map(|size| -size).collect();
+        Self::of_sizes(scaler, codebook, [common, sent, received])
+    }
+
+    /// The table of some sizes, each group of which rises or falls. All others are left to the search.
+    pub(crate) fn of_sizes(scaler: Scaler, codebook: &Codebook, groups: impl IntoIterator<Item = Vec<i32>>) -> Self {
         let sites = Sites::new(codebook, scaler.scaled_size(MAX_SIZE));
         // What is not reached below stays with the search.
         let unknown = Column { begin: 0, shift: 0, first: 0, more: 0 };
@@ -86,10 +103,7 @@ impl Table {
         };
         let mut steps = Steps::new(scaler, &sites);
         let mut work = MAX_WORK.max(64 * sites.len());
-        let common: Vec<i32> = (-COMMON_SIZE..=COMMON_SIZE).collect();
-        let sent: Vec<i32> = (COMMON_SIZE + 1..=MAX_SIZE).collect();
-        let received: Vec<i32> = sent.iter().map(|size| -size).collect();
-        for sizes in [common, sent, received] {
+        for sizes in groups {
             let lines: Vec<f64> = sizes.iter().map(|&size| scaler.scaled_size(size)).collect();
             let _ = sites.sweep(&lines, &mut work, &mut |line, envelope| {
                 table.insert(sizes[line], steps.along(lines[line], envelope));
@@ -115,6 +129,12 @@ impl Table {
             }
         }
         Some(self.tokens[at]).filter(|&token| token != SEARCH)
+    }
+
+    /// The arrays it consists of.
+    pub(crate) fn arrays(&self) -> Arrays<'_> {
+        let Self { columns, buckets, thresholds, tokens, .. } = self;
+        Arrays { columns, buckets, thresholds, tokens }
     }
 
     /// Bytes of memory it takes.

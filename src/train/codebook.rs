@@ -11,7 +11,7 @@ const SIZE_ENDS: [i32; 4] = [100, 400, 1000, 1400];
 const TIME_ENDS: [f32; 6] = [10.0, 1e2, 1e3, 1e4, 1e5, 1e6];
 
 /// Packets whose tokens are found at a time.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1 << 16;
 
 /// A quantizer, judged by packets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,6 +50,15 @@ pub struct Region {
 impl Evaluation {
     /// Judges `quantizer` by packets and how often each occurs, which must be legal.
     pub fn new(quantizer: &Quantizer, counts: &[(Packet, u64)]) -> Result<Self> {
+        Self::by(quantizer, counts, |packets, tokens| quantizer.encode(packets, tokens))
+    }
+
+    /// The same with tokens that `encode` finds, which must be those of `quantizer`.
+    pub fn by(
+        quantizer: &Quantizer,
+        counts: &[(Packet, u64)],
+        encode: impl Fn(&[Packet], &mut [Token]) -> Result<()>,
+    ) -> Result<Self> {
         let k = quantizer.n_tokens();
         let (mut by_token, mut by_region) = (vec![0u64; k], vec![0u64; N_REGIONS]);
         let mut token_in_region = vec![false; k * N_REGIONS];
@@ -60,12 +69,12 @@ impl Evaluation {
             packets.extend(chunk.iter().map(|(packet, _)| *packet));
             tokens.resize(packets.len(), 0);
             centroids.resize(packets.len(), packets[0]);
-            quantizer.encode(&packets, &mut tokens)?;
+            encode(&packets, &mut tokens)?;
             quantizer.decode(&tokens, &mut centroids)?;
             for (((packet, n), &token), centroid) in chunk.iter().zip(&tokens).zip(&centroids) {
                 let weight = *n as f64;
                 total += weight;
-                inertia += weight * quantizer.codebook().nearest_with_distance(quantizer.scaler().point(*packet)).1;
+                inertia += weight * quantizer.codebook().distance_to(token, quantizer.scaler().point(*packet));
                 size_error += weight * (f64::from(packet.size) - f64::from(centroid.size)).abs();
                 time_error += weight * (decades(packet.ipt_us) - decades(centroid.ipt_us)).abs();
                 by_token[token as usize] += n;

@@ -28,6 +28,7 @@ pub mod quantizer_file;
 pub mod record;
 pub mod reshape;
 pub mod rundir;
+pub mod sample;
 pub mod schedule;
 pub mod session;
 pub mod settings;

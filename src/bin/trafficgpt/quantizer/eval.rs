@@ -1,9 +1,10 @@
 //! `trafficgpt quantizer eval`: what a codebook loses, and which of its tokens are used.
 
-use super::{Packets, check_picture, draw, open, part};
+use super::{DeviceName, Packets, check_picture, draw, open, part};
 use crate::exit::{Outcome, Stop};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use trafficgpt::cuda::quantizer::Encoder;
 use trafficgpt::train::codebook::{Evaluation, Region};
 use trafficgpt::train::progress::Progress;
 
@@ -22,6 +23,9 @@ pub struct Args {
     /// Flows to look at: all, train, val or test.
     #[arg(long, default_value = "all")]
     split: String,
+    /// Who finds the tokens. They are the same.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -35,11 +39,15 @@ pub fn run(args: Args) -> Outcome {
     args.picture.as_deref().map(check_picture).transpose()?;
     let part = part(&args.split)?;
     let (quantizer, _) = open(&args.quantizer)?;
+    let encoder = args.device.open()?.map(|device| Encoder::new(&device, &quantizer)).transpose()?;
     let mut progress = Progress::stderr();
     let (histogram, _) = args.packets.count(part, &mut progress)?;
     let (counts, dropped) = histogram.finish()?;
     super::tell_dropped(dropped, &mut progress);
-    let report = Evaluation::new(&quantizer, &counts)?;
+    let report = match &encoder {
+        None => Evaluation::new(&quantizer, &counts)?,
+        Some(encoder) => Evaluation::by(&quantizer, &counts, |packets, tokens| encoder.encode(packets, tokens))?,
+    };
     if let Some(picture) = &args.picture {
         draw(picture, &quantizer, &counts)?;
         progress.line(&format!("wrote {}", picture.display()));

@@ -8,7 +8,9 @@ mod inspect;
 
 use crate::exit::Outcome;
 use std::path::Path;
+use std::sync::Arc;
 use trafficgpt::bundle::Bundle;
+use trafficgpt::cuda::device::Device;
 use trafficgpt::packet::Packet;
 use trafficgpt::quantizer::Quantizer;
 use trafficgpt::quantizer::histogram::{BYTES_PER_ENTRY, DEFAULT_ROOM, Histogram};
@@ -61,18 +63,48 @@ struct Packets {
 }
 
 impl Packets {
-    /// Counts the packets of `part`, a batch of rows at a time.
+    /// Counts the packets of `part`.
     fn count(&self, part: Part, progress: &mut Progress) -> Result<(Histogram, Vec<Source>)> {
-        let interrupt = Interrupt::on_signals()?;
         let mut histogram = Histogram::new((self.memory << 20) as usize / BYTES_PER_ENTRY);
+        let sources = self.read(part, progress, &mut |flow| histogram.add(flow))?;
+        Ok((histogram, sources))
+    }
+
+    /// Shows `sink` the packets of each flow of `part`, a batch of rows at a time.
+    fn read(
+        &self,
+        part: Part,
+        progress: &mut Progress,
+        sink: &mut dyn FnMut(&[Packet]) -> Result<()>,
+    ) -> Result<Vec<Source>> {
+        let interrupt = Interrupt::on_signals()?;
         progress.begin("reading flows", None);
-        let sources = packets::stream(&self.flows, &self.exclude, part, &mut |packets| {
+        let sources = packets::stream(&self.flows, &self.exclude, part, &mut |flow| {
             progress.advance(1);
             interrupt.check()?;
-            histogram.add(packets)
+            sink(flow)
         })?;
         progress.end();
-        Ok((histogram, sources))
+        Ok(sources)
+    }
+}
+
+/// Where the work is done.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum DeviceName {
+    /// On the processor.
+    Cpu,
+    /// On the first GPU that CUDA_VISIBLE_DEVICES lets through; fails where there is none.
+    Cuda,
+}
+
+impl DeviceName {
+    /// The GPU, if it is to be one.
+    fn open(self) -> Result<Option<Arc<Device>>> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda => Device::open(0).map(Some),
+        }
     }
 }
 

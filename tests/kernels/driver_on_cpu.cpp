@@ -1,0 +1,203 @@
+// A libcuda.so that runs the kernels on the CPU, as far as the launchers use the driver, so that they can be tested where there
+// is no GPU. It checks what a driver does not: that copies and the ends of buffers are respected, and that a kernel is in the
+// PTX that is loaded. Its memory begins with noise.
+
+#include "cuda_on_cpu.hpp"
+
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <string>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500 };
+
+typedef unsigned long long Address;
+
+static const unsigned char NOISE = 0xa5;
+static const size_t FENCE = 64, MEMORY = 1 << 30;
+
+static std::mutex lock;
+static std::map<Address, size_t> allocations;
+static size_t used = 0;
+
+// Whether `bytes` from `address` on lie within one allocation.
+static bool inside(Address address, size_t bytes) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto next = allocations.upper_bound(address);
+    if (next == allocations.begin()) return false;
+    auto [begin, size] = *std::prev(next);
+    return address + bytes <= begin + size;
+}
+
+static thread_local void* current = nullptr;
+static int context, stream;
+
+struct Function {
+    const char* name;
+    void (*run)(unsigned grid, void** arguments);
+};
+
+template <typename T>
+static T argument(void** arguments, int i) { return *(T*)arguments[i]; }
+
+static void run_encode(unsigned grid, void** a) {
+    launch(grid, [=] {
+        encode(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<uint4*>(a, 2), argument<u32*>(a, 3),
+               argument<uint2*>(a, 4), argument<u32*>(a, 5), argument<u32*>(a, 6));
+    });
+}
+
+static void run_accumulate(unsigned grid, void** a) {
+    launch(grid, [=] {
+        accumulate(argument<uint2*>(a, 0), argument<u32*>(a, 1), argument<u32>(a, 2), argument<u32>(a, 3),
+                   argument<double>(a, 4), argument<double>(a, 5), argument<u32>(a, 6), argument<u64*>(a, 7));
+    });
+}
+
+static void run_moments(unsigned grid, void** a) {
+    launch(grid, [=] {
+        moments(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<double>(a, 2), argument<double>(a, 3),
+                argument<u32>(a, 4), argument<u64*>(a, 5));
+    });
+}
+
+static void run_nearest_brute_f64(unsigned grid, void** a) {
+    launch(grid, [=] {
+        nearest_brute_f64(argument<Pair<double>*>(a, 0), argument<u32>(a, 1), argument<Pair<double>*>(a, 2),
+                          argument<u32>(a, 3), argument<u32*>(a, 4));
+    });
+}
+
+static void run_nearest_brute_f32(unsigned grid, void** a) {
+    launch(grid, [=] {
+        nearest_brute_f32(argument<Pair<float>*>(a, 0), argument<u32>(a, 1), argument<Pair<float>*>(a, 2),
+                          argument<u32>(a, 3), argument<u32*>(a, 4));
+    });
+}
+
+static const Function FUNCTIONS[] = {
+    {"encode", run_encode},
+    {"accumulate", run_accumulate},
+    {"moments", run_moments},
+    {"nearest_brute_f64", run_nearest_brute_f64},
+    {"nearest_brute_f32", run_nearest_brute_f32},
+};
+
+extern "C" {
+
+int cuInit(unsigned) { return SUCCESS; }
+int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+int cuDeviceGetName(char* name, int length, int) { return snprintf(name, length, "CPU"), SUCCESS; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    // Compute capability 8.0; memory pools.
+    *value = attribute == 75 ? 8 : attribute == 115 ? 1 : 0;
+    return SUCCESS;
+}
+int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, SUCCESS; }
+int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+int cuCtxGetCurrent(void** out) { return *out = current, SUCCESS; }
+int cuCtxSetCurrent(void* to) { return current = to, SUCCESS; }
+int cuCtxSynchronize() { return SUCCESS; }
+int cuGetErrorName(int, const char** text) { return *text = "an error of the CPU's driver", SUCCESS; }
+int cuGetErrorString(int, const char** text) { return *text = "an error of the CPU's driver", SUCCESS; }
+
+int cuStreamCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
+int cuStreamDestroy_v2(void*) { return SUCCESS; }
+int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
+int cuEventCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
+int cuEventDestroy_v2(void*) { return SUCCESS; }
+int cuEventRecord(void*, void*) { return SUCCESS; }
+
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    std::lock_guard<std::mutex> guard(lock);
+    return *free = MEMORY - used, *total = MEMORY, SUCCESS;
+}
+
+int cuMemAllocAsync(Address* out, size_t bytes, void*) {
+    if (!current) return INVALID_CONTEXT;
+    if (bytes == 0) return INVALID_VALUE;
+    std::lock_guard<std::mutex> guard(lock);
+    if (bytes > MEMORY - used) return OUT_OF_MEMORY;
+    void* memory = aligned_alloc(256, (bytes + FENCE + 255) / 256 * 256);
+    memset(memory, NOISE, bytes + FENCE);
+    *out = (Address)memory;
+    allocations[*out] = bytes;
+    used += bytes;
+    return SUCCESS;
+}
+
+int cuMemFreeAsync(Address address, void*) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto at = allocations.find(address);
+    if (at == allocations.end()) return INVALID_VALUE;
+    const unsigned char* end = (const unsigned char*)address + at->second;
+    for (size_t i = 0; i < FENCE; ++i) {
+        if (end[i] != NOISE) {
+            fprintf(stderr, "something was written past a buffer of %zu bytes\n", at->second);
+            abort();
+        }
+    }
+    used -= at->second;
+    allocations.erase(at);
+    free((void*)address);
+    return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
+    if (!inside(to, bytes)) return INVALID_VALUE;
+    memcpy((void*)to, from, bytes);
+    return SUCCESS;
+}
+
+int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
+    if (!inside(from, bytes)) return INVALID_VALUE;
+    memcpy(to, (const void*)from, bytes);
+    return SUCCESS;
+}
+
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
+    if (!inside(to, bytes) || !inside(from, bytes)) return INVALID_VALUE;
+    memcpy((void*)to, (const void*)from, bytes);
+    return SUCCESS;
+}
+
+int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
+    if (!inside(to, bytes)) return INVALID_VALUE;
+    memset((void*)to, value, bytes);
+    return SUCCESS;
+}
+
+int cuModuleLoadData(void** out, const void* image) {
+    if (strncmp((const char*)image, "//", 2) != 0 || !strstr((const char*)image, "\n.version ")) return INVALID_PTX;
+    *out = new std::string((const char*)image);
+    return SUCCESS;
+}
+
+int cuModuleUnload(void* module) {
+    delete (std::string*)module;
+    return SUCCESS;
+}
+
+int cuModuleGetFunction(void** out, void* module, const char* name) {
+    if (((std::string*)module)->find(std::string(".visible .entry ") + name + "(") == std::string::npos) return NOT_FOUND;
+    for (const Function& function : FUNCTIONS) {
+        if (strcmp(function.name, name) == 0) return *out = (void*)&function, SUCCESS;
+    }
+    return NOT_FOUND;
+}
+
+int cuLaunchKernel(void* function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned block, unsigned block_y,
+                   unsigned block_z, unsigned shared, void*, void** arguments, void**) {
+    if (!current) return INVALID_CONTEXT;
+    if (grid == 0 || grid_y != 1 || grid_z != 1 || block != BLOCK || block_y != 1 || block_z != 1 || shared != 0) {
+        return INVALID_VALUE;
+    }
+    // One at a time: blocks share the memory that the kernels declare.
+    static std::mutex one;
+    std::lock_guard<std::mutex> guard(one);
+    ((const Function*)function)->run(grid, arguments);
+    return SUCCESS;
+}
+}
