@@ -5,6 +5,7 @@ use crate::engine::EngineKind;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged, Rows};
+use crate::quantizer::Quantizer;
 use crate::random::uniform;
 use crate::sampling::{Decode, Sampler, Sampling, nll};
 use crate::tokens::Token;
@@ -57,6 +58,11 @@ impl Generator {
     /// Whether [`Decode::Sample`] can be asked for: whether the quantizer knows the packets behind its centroids.
     pub fn can_sample_packets(&self) -> bool {
         self.model.quantizer().spread().is_some()
+    }
+
+    /// What turns packets into the model's tokens and back.
+    pub fn quantizer(&self) -> &Quantizer {
+        self.model.quantizer()
     }
 
     /// Most packets a generated flow can have.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::assert_same_flows;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -72,7 +73,7 @@ impl Place {
     /// Writes a capture of these flows.
     fn capture(&self, name: &str, flows: &[Row]) {
         fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        pcap::write(&self.path(name), flows).unwrap();
+        pcap::write(&self.path(name), flows, pcap::Transport::Udp).unwrap();
     }
 }
 
@@ -95,24 +96,6 @@ fn udp_flows(n: usize) -> Vec<Row> {
         row((0..n).map(packet).collect())
     };
     (0..n).map(|_| flow()).collect()
-}
-
-/// The same flows: sizes exactly, times within the nanosecond of a capture's clock and the rounding of f32.
-fn assert_same_flows(a: &[Row], b: &[Row]) {
-    let sorted = |rows: &[Row]| {
-        let mut packets: Vec<Vec<Packet>> = rows.iter().map(|r| r.packets.clone()).collect();
-        packets.sort_by_key(|p| p.iter().map(|p| p.size).collect::<Vec<_>>());
-        packets
-    };
-    assert_eq!(a.len(), b.len());
-    for (a, b) in sorted(a).iter().zip(&sorted(b)) {
-        assert_eq!(a.len(), b.len());
-        for (a, b) in a.iter().zip(b) {
-            assert_eq!(a.size, b.size);
-            let bound = 1.1e-3 + 2e-7 * a.ipt_us;
-            assert!((a.ipt_us - b.ipt_us).abs() <= bound, "{} came back as {}", a.ipt_us, b.ipt_us);
-        }
-    }
 }
 
 #[test]
@@ -245,7 +228,7 @@ fn bad_input_of_the_meter_is_named() {
 fn a_seed_gives_the_same_flows_in_every_format() {
     let (place, bundle) = (Place::new(), common::random_bundle());
     let bundle = bundle.path().display();
-    for output in ["a.parquet", "b.parquet", "c.csv", "d.pcap"] {
+    for output in ["a.parquet", "b.parquet", "c.csv", "c.jsonl", "d.pcap"] {
         place.succeed(&format!("generate {bundle} --class tls -n 300 --seed 7 -o {output}"));
     }
     let read = |name: &str| Table::read(&place.path(name)).unwrap().rows;
@@ -253,6 +236,7 @@ fn a_seed_gives_the_same_flows_in_every_format() {
     assert_eq!((rows.len(), rows[0].label.as_deref()), (300, Some("tls")));
     assert_eq!(rows, read("b.parquet"));
     assert_eq!(rows, read("c.csv"));
+    assert_eq!(rows, read("c.jsonl"));
     // Only what UDP and a meter can carry comes back from a capture unchanged.
     let carried: Vec<Row> = rows
         .into_iter()
@@ -406,19 +390,37 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_leaves_nothing_and_exit_code_130() {
-    let (place, bundle) = (Place::new(), common::random_bundle());
-    let line = format!("generate {} -n 50000000 -o out.parquet", bundle.path().display());
-    let mut child = place.command(&line).stderr(Stdio::piped()).spawn().unwrap();
-    let begun = Instant::now();
-    while place.names().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "generation does not begin");
-        std::thread::sleep(Duration::from_millis(20));
+fn an_interrupt_leaves_the_flows_that_are_ready_and_exit_code_130() {
+    let bundle = common::random_bundle();
+    for output in ["out.parquet", "out.jsonl", "out.pcap"] {
+        let place = Place::new();
+        let line = format!("generate {} -n 4000000 -o {output}", bundle.path().display());
+        let mut child = place.command(&line).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        // The output is opened before the model; a while later flows are being made.
+        while place.names().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "generation does not begin");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        let status = child.wait().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(status.code(), Some(130), "{said}");
+        let last = said.lines().last().unwrap();
+        if last.contains("nothing is written") {
+            assert_eq!(place.names(), Vec::<String>::new());
+            continue;
+        }
+        let told: usize = last.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        assert!(last.starts_with("error: interrupted: ") && told >= 256, "{said}");
+        assert_eq!(place.names(), [output], "{said}");
+        if output == "out.pcap" {
+            place.succeed("meter out.pcap -o metered.parquet --idle-timeout 1e9");
+        } else {
+            fs::rename(place.path(output), place.path("metered.parquet")).unwrap();
+        }
+        assert_eq!(Table::read(&place.path("metered.parquet")).unwrap().rows.len(), told, "{said}");
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let status = child.wait().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(status.code(), Some(130), "{said}");
-    assert_eq!(place.names(), Vec::<String>::new());
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::random::Stream;
+use trafficgpt::train::metrics::auc;
 use trafficgpt::train::plot;
-use trafficgpt::train::similarity::{kolmogorov_smirnov, median};
+use trafficgpt::train::similarity::{Grid, autocorrelation, kolmogorov_smirnov, median, wasserstein};
 
 #[test]
 fn figures_equal_scipy() {
@@ -21,8 +22,32 @@ fn figures_equal_scipy() {
         let ks = kolmogorov_smirnov(&a, &b).unwrap();
         assert!((ks - case["ks"].as_f64().unwrap()).abs() < 1e-12, "{ks} in {case}");
         assert_eq!(kolmogorov_smirnov(&b, &a), Some(ks), "the distance is the same from either side");
+        let equal = |ours: Option<f64>, name: &str| {
+            let close = match (ours, case[name].as_f64()) {
+                (Some(ours), Some(theirs)) => (ours - theirs).abs() < 1e-10 * theirs.abs().max(1.0),
+                (ours, theirs) => ours.is_none() && theirs.is_none(),
+            };
+            assert!(close, "{name}: {ours:?} in {case}");
+        };
+        equal(wasserstein(&a, &b), "wasserstein");
+        equal(wasserstein(&b, &a), "wasserstein");
+        let grid = Grid::over(&a, case["bins"].as_u64().unwrap() as usize, 0.0).unwrap();
+        equal(grid.jensen_shannon(&a, &b), "jensen_shannon");
+        equal(autocorrelation([&a[..]], 2), "lag_2");
+        equal(auc(&a, &b), "auc");
         assert!((median(a).unwrap() - case["median_a"].as_f64().unwrap()).abs() < 1e-12, "{case}");
     }
+}
+
+#[test]
+fn a_grid_leaves_the_far_ends_to_its_outer_bins() {
+    let values: Vec<f64> = (0..=1000).map(f64::from).chain([1e9]).collect();
+    let grid = Grid::over(&values, 10, 0.01).unwrap();
+    assert_eq!((grid.edges()[0], grid.edges()[10]), (10.0, 991.0));
+    let shares = grid.shares(&values);
+    assert!((shares[0] - 10.0 / 1002.0).abs() < 1e-12 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    assert_eq!(Grid::over(&[3.0], 2, 0.4).unwrap().edges(), [2.5, 3.0, 3.5]);
+    assert!(Grid::over(&[], 5, 0.0).is_none() && Grid::over(&[1.0, f64::INFINITY], 5, 0.0).is_none());
 }
 
 fn flows(n: usize, seed: u64) -> Rows<Packet> {

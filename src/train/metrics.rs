@@ -101,6 +101,23 @@ impl Confusion {
     }
 }
 
+/// Area under the ROC curve: how often a score of `positives` is above one of `negatives`, ties counting half, as
+/// scikit-learn's `roc_auc_score`. 0.5: the scores cannot tell; `None` if either is empty.
+pub fn auc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
+    if positives.is_empty() || negatives.is_empty() {
+        return None;
+    }
+    let mut sorted = negatives.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let wins = |score: &f64| {
+        let below = sorted.partition_point(|n| n < score);
+        let not_above = sorted.partition_point(|n| n <= score);
+        (below + not_above) as f64 / 2.0
+    };
+    let total: f64 = positives.iter().map(wins).sum();
+    Some(total / (positives.len() as f64 * negatives.len() as f64))
+}
+
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

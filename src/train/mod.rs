@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod evaluate;
 pub mod finetune;
 pub mod forest;
+pub mod generation;
 pub mod head_loss;
 pub mod interrupt;
 pub mod jitter;

@@ -12,6 +12,8 @@ use trafficgpt::quantizer::spread::Spread;
 use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
 use trafficgpt::random::Stream;
 use trafficgpt::tokens::Vocabulary;
+#[cfg(feature = "train")]
+use trafficgpt::train::table::Row;
 
 /// A bundle directory that is removed when dropped.
 pub struct TestBundle {
@@ -102,4 +104,24 @@ pub fn flows(n: usize) -> Rows<Packet> {
             packets
         })
         .collect()
+}
+
+/// The same flows: sizes exactly, times within the nanosecond of a capture's clock and the rounding of f32.
+#[cfg(feature = "train")]
+pub fn assert_same_flows(a: &[Row], b: &[Row]) {
+    let sorted = |rows: &[Row]| {
+        let mut packets: Vec<Vec<Packet>> = rows.iter().map(|r| r.packets.clone()).collect();
+        let times = |p: &[Packet]| p.iter().map(|p| p.ipt_us.to_bits()).collect::<Vec<_>>();
+        packets.sort_by_key(|p| (p.iter().map(|p| p.size).collect::<Vec<_>>(), times(p)));
+        packets
+    };
+    assert_eq!(a.len(), b.len());
+    for (a, b) in sorted(a).iter().zip(&sorted(b)) {
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.iter().zip(b) {
+            assert_eq!(a.size, b.size);
+            let bound = 1.1e-3 + 2e-7 * a.ipt_us;
+            assert!((a.ipt_us - b.ipt_us).abs() <= bound, "{} came back as {}", a.ipt_us, b.ipt_us);
+        }
+    }
 }

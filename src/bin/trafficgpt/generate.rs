@@ -1,5 +1,6 @@
 //! `trafficgpt generate`: flows drawn from a model.
 
+use crate::arrivals::ArrivalArgs;
 use crate::engine::EngineArgs;
 use crate::exit::Outcome;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,10 @@ use trafficgpt::packet::Rows;
 use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
-use trafficgpt::train::table::{Row, Writer, pcap};
+use trafficgpt::train::table::pcap::{self, Capture, Transport};
+use trafficgpt::train::table::{Row, Writer};
 use trafficgpt::worker::Worker;
-use trafficgpt::{Error, Result};
+use trafficgpt::{Error, Kind, Result};
 
 /// Flows drawn between two looks at the clock.
 const CHUNK: usize = 256;
@@ -23,24 +25,31 @@ const MAX_PCAP_FLOWS: u64 = 1 << 22;
 #[command(after_help = "Examples:
   trafficgpt generate model.tgpt --class dns -n 500 -o dns.parquet
   trafficgpt generate model.tgpt --class dns -n 500 --seed 7 -o dns.pcap
-  trafficgpt generate model.tgpt -n 1000 --temperature 0.8 --top-p 0.95 -o any.csv
+  trafficgpt generate model.tgpt --class tls --poisson 200 --duration 60 -o minute.pcap
+  trafficgpt generate model.tgpt -n 1000 --temperature 0.8 --top-p 0.95 -o any.jsonl
 
-A .pcap holds UDP packets over IPv4 and Ethernet with nanosecond times, from addresses reserved for documentation, each \
-flow with a 5-tuple of its own. Such a packet has 28 to 65535 bytes; sizes beyond are brought to the nearer bound, and \
-their number is told. `trafficgpt meter` turns the capture back into the same flows, but for those that begin with a \
-packet of the server (the meter takes whoever sends first for the client) or pause for longer than its idle timeout.")]
+A .pcap holds TCP or UDP packets over IPv4 and Ethernet with nanosecond times, from addresses reserved for \
+documentation, each flow with a 5-tuple of its own. Where more than half of a class's flows begin like TCP connections, all \
+are TCP, with flags, sequence numbers and a teardown that fit their sizes; others are UDP, or what --transport says. A UDP packet has at \
+least 28 bytes, one of TCP 40, both at most 65535; sizes beyond are brought to the nearer bound, and their number is told. \
+`trafficgpt meter` turns the capture back into the same flows, but for those that begin with a packet of the server (the \
+meter takes whoever sends first for the client) or pause for longer than its idle timeout.
+
+Ctrl-C ends a run early: the flows that are ready are written, and their number is told.")]
 pub struct Args {
     /// The bundle's directory.
     bundle: PathBuf,
     /// Traffic class; `any` for flows of whatever kind the model thinks likely.
     #[arg(long, value_name = "NAME", default_value = "any")]
     class: String,
-    /// Number of flows.
-    #[arg(short, long = "number", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    n: u64,
-    /// Where to write: a name that ends in .parquet, .csv or .pcap.
+    #[command(flatten)]
+    arrivals: ArrivalArgs,
+    /// Where to write: a name that ends in .parquet, .csv, .jsonl or .pcap.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// What carries the packets of a .pcap: tcp, udp, or auto, which looks at how flows begin. Default: auto.
+    #[arg(long, value_name = "NAME", value_parser = ["auto", "tcp", "udp"])]
+    transport: Option<String>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -53,7 +62,7 @@ pub struct Args {
 /// How freely the model may choose.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Sampling")]
-struct SamplingArgs {
+pub struct SamplingArgs {
     /// Below 1 likely packets get likelier, above 1 less so; 0 always takes the likeliest.
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f32,
@@ -72,33 +81,42 @@ struct SamplingArgs {
     max_packets: u32,
 }
 
-/// Runs the command.
-pub fn run(args: Args) -> Outcome {
-    let interrupt = Interrupt::on_signals()?;
-    let mut sink = Sink::create(&args.output, args.n)?;
-    let generator = Generator::open(&args.engine.context()?, &args.bundle)?;
-    let mut sampling = Sampling {
-        seed: args.seed,
-        class: class(&generator, &args.class)?,
-        max_packets: args.sampling.max_packets,
-        top_k: args.sampling.top_k,
-        top_p: args.sampling.top_p,
-        temperature: args.sampling.temperature,
-        decode: match args.sampling.decode.as_deref() {
+impl SamplingArgs {
+    /// What to ask of `generator`.
+    pub fn sampling(&self, generator: &Generator, seed: u64, class: Option<u32>) -> Result<Sampling> {
+        let decode = match self.decode.as_deref() {
             Some("centroid") => Decode::Centroid,
             None if !generator.can_sample_packets() => Decode::Centroid,
             _ => Decode::Sample,
-        },
-        ..Sampling::default()
-    };
-    sampling.check()?;
+        };
+        let sampling = Sampling {
+            seed,
+            class,
+            max_packets: self.max_packets,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            temperature: self.temperature,
+            decode,
+            ..Sampling::default()
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let interrupt = Interrupt::on_signals()?;
+    let (mut arrivals, n_flows) = args.arrivals.plan(args.seed)?;
+    let mut sink = Sink::create(&args.output, args.transport.as_deref(), n_flows)?;
+    let generator = Generator::open(&args.engine.context()?, &args.bundle)?;
+    let mut sampling = args.sampling.sampling(&generator, args.seed, class(&generator, &args.class)?)?;
     let mut progress = Progress::stderr();
     let (mut worker, mut flows) = (Worker::new(), Rows::new());
     let (mut n_packets, group) = (0, format!("generated with seed {}", args.seed));
-    progress.begin("generate", Some(args.n));
-    while sampling.first_flow < args.n {
-        interrupt.check()?;
-        let n = (args.n - sampling.first_flow).min(CHUNK as u64);
+    progress.begin("generate", Some(n_flows));
+    while sampling.first_flow < n_flows && !interrupt.asked() {
+        let n = (n_flows - sampling.first_flow).min(CHUNK as u64);
         generator.generate(&mut worker, &sampling, n as usize, &mut flows)?;
         for packets in flows.as_ragged().rows() {
             n_packets += packets.len();
@@ -109,29 +127,41 @@ pub fn run(args: Args) -> Outcome {
                 n_packets: packets.len() as u64,
                 packets: packets.to_vec(),
                 key: None,
-                start_ns: None,
+                start_ns: arrivals.next_ns(),
             })?;
         }
         sampling.first_flow += n;
         progress.advance(n);
     }
     progress.end();
+    let (done, output) = (sampling.first_flow, args.output.display());
+    if done == 0 {
+        return Err(Error::new(Kind::Interrupted, "interrupted before a flow was ready; nothing is written").into());
+    }
     let changes = sink.finish()?;
     progress.line(&format!(
-        "{}: {} flows, {n_packets} packets, each {}, engine {}",
-        args.output.display(),
-        args.n,
+        "{output}: {done} flows, {n_packets} packets, each {}, engine {}",
         if sampling.decode == Decode::Sample { "drawn from those its token stands for" } else { "a centroid" },
         generator.engine()
     ));
+    changes.iter().for_each(|changes| tell(changes, done, &mut progress));
+    if done < n_flows {
+        let told = format!("interrupted: {output} holds the {done} flows of {n_flows} that were ready");
+        return Err(Error::new(Kind::Interrupted, told).into());
+    }
+    Ok(())
+}
+
+/// Says what became of `n` flows in a capture.
+fn tell(changes: &pcap::Changes, n: u64, progress: &mut Progress) {
+    progress.line(&format!("{} flows are TCP, {} UDP", changes.tcp, n - changes.tcp));
     if changes.clamped > 0 {
-        let (least, most) = (pcap::MIN_SIZE, pcap::MAX_SIZE);
-        progress.line(&format!("{} packets were brought into {least}..={most} bytes", changes.clamped));
+        let most = pcap::MAX_SIZE;
+        progress.line(&format!("{} packets were brought to the size of their headers or to {most}", changes.clamped));
     }
     if changes.server_first > 0 {
         progress.line(&format!("{} flows begin with a packet of the server", changes.server_first));
     }
-    Ok(())
 }
 
 /// The class called `name`; none for `any`, unless a class is called so.
@@ -153,44 +183,52 @@ pub fn class(generator: &Generator, name: &str) -> Result<Option<u32>> {
 /// Where generated flows go.
 enum Sink {
     Table(Writer),
-    /// A capture is in order of time, so it is written at the end.
-    Pcap(PathBuf, Vec<Row>),
+    Pcap(Capture),
 }
 
 impl Sink {
-    fn create(path: &Path, n: u64) -> Result<Self> {
-        match path.extension().and_then(|e| e.to_str()) {
+    /// Opens what will be `path`, so that a place that cannot be written is told before any work.
+    fn create(path: &Path, transport: Option<&str>, n: u64) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str());
+        if transport.is_some() && extension != Some("pcap") {
+            let path = path.display();
+            return Err(Error::invalid(format!("{path}: --transport is for captures, whose name ends in .pcap")));
+        }
+        match extension {
             Some("pcap") => {}
-            Some("parquet" | "csv") => return Writer::create(path).map(Self::Table),
+            Some("parquet" | "csv" | "jsonl") => return Writer::create(path).map(Self::Table),
             _ => {
                 let path = path.display();
                 return Err(Error::invalid(format!(
-                    "{path}: the name of the output must end in .parquet, .csv or .pcap"
+                    "{path}: the name of the output must end in .parquet, .csv, .jsonl or .pcap"
                 )));
             }
         }
         if n > MAX_PCAP_FLOWS {
             return Err(Error::invalid(format!(
-                "-n {n}: a capture holds at most {MAX_PCAP_FLOWS} flows; make several"
+                "{n} flows: a capture holds at most {MAX_PCAP_FLOWS} flows; make several"
             )));
         }
-        Ok(Self::Pcap(path.to_path_buf(), Vec::new()))
+        let transport = match transport {
+            Some("tcp") => Transport::Tcp,
+            Some("udp") => Transport::Udp,
+            _ => Transport::Auto,
+        };
+        Capture::create(path, transport).map(Self::Pcap)
     }
 
     fn push(&mut self, row: Row) -> Result<()> {
         match self {
             Self::Table(writer) => writer.push(&row),
-            Self::Pcap(_, rows) => {
-                rows.push(row);
-                Ok(())
-            }
+            Self::Pcap(capture) => capture.push(row),
         }
     }
 
-    fn finish(self) -> Result<pcap::Changes> {
+    /// What a capture had to change.
+    fn finish(self) -> Result<Option<pcap::Changes>> {
         match self {
-            Self::Table(writer) => writer.finish().map(|()| pcap::Changes::default()),
-            Self::Pcap(path, rows) => pcap::write(&path, &rows),
+            Self::Table(writer) => writer.finish().map(|()| None),
+            Self::Pcap(capture) => capture.finish().map(Some),
         }
     }
 }

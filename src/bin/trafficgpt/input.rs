@@ -27,7 +27,7 @@ pub fn each_flow(path: &Path, meter: &MeterArgs, sink: &mut dyn FnMut(Row) -> Re
 
 /// Whether the file is a flow table rather than a capture: by its name, or as Parquet by its first bytes.
 fn is_table(path: &Path) -> Result<bool> {
-    if path.is_dir() || path.extension().is_some_and(|e| e == "parquet" || e == "csv") {
+    if path.is_dir() || path.extension().is_some_and(|e| e == "parquet" || e == "csv" || e == "jsonl") {
         return Ok(true);
     }
     let mut magic = Vec::new();

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. A subcommand is a module with `Args` and `run`, and three lines here.
 
+mod arrivals;
 mod bundle;
 mod captures;
 mod classify;

@@ -22,15 +22,21 @@ pub const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// Draws a picture of `size` pixels and writes it to `path`, whole or not at all.
 pub fn save(path: &Path, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<()> {
+    let svg = render(size, draw).map_err(|e| e.at(path.display()))?;
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(svg.as_bytes()).map_err(|e| Error::io(path, &e))?;
+    file.commit()
+}
+
+/// Draws a picture of `size` pixels, as SVG.
+pub fn render(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String> {
     let mut svg = String::new();
     {
         let sheet = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         let drawn = sheet.fill(&WHITE).and_then(|()| draw(&sheet)).and_then(|()| sheet.present());
-        drawn.map_err(|e| Error::new(Kind::Runtime, format!("{}: cannot draw: {e}", path.display())))?;
+        drawn.map_err(|e| Error::new(Kind::Runtime, format!("cannot draw: {e}")))?;
     }
-    let mut file = AtomicFile::create(path)?;
-    file.write_all(svg.as_bytes()).map_err(|e| Error::io(path, &e))?;
-    file.commit()
+    Ok(svg)
 }
 
 /// Letters of `size` pixels in `colour`.

@@ -9,9 +9,11 @@ mod compare;
 mod confusion;
 mod curves;
 mod flows;
+mod generators;
 mod histogram;
 
 pub use codebook::codebook;
 pub use compare::compare;
 pub use confusion::confusion;
 pub use curves::{Series, curves};
+pub use generators::{bars, densities, lags};

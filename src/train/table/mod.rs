@@ -12,14 +12,15 @@
 //! | `client_port`, `server_port`, `protocol` | integer, nullable | |
 //! | `start_ns` | integer, nullable | time of the first packet, nanoseconds since 1970 |
 //!
-//! Only `sizes` and `ipt_us` must be there. Parquet and CSV hold the same columns; in CSV a list is its values with
-//! spaces (or semicolons) between. The CSV files of the original project (`raw_packet0, raw_iat0, …`, milliseconds) and
+//! Only `sizes` and `ipt_us` must be there. Parquet, CSV and JSON lines (an object a line) hold the same columns; in CSV a
+//! list is its values with spaces (or semicolons) between. The CSV files of the original project (`raw_packet0, raw_iat0, …`, milliseconds) and
 //! of nfstream with SPLT columns are read as well; which kind a file is shows in its content.
 
 mod csv_file;
 mod csv_reader;
 mod filter;
 mod guard;
+mod jsonl;
 mod labels;
 mod parquet_reader;
 pub mod pcap;
@@ -62,8 +63,8 @@ impl From<Vec<Row>> for Table {
 }
 
 impl Table {
-    /// Reads a Parquet or CSV file, or every `*.parquet` and `*.csv` file of a directory in order of name. An error
-    /// names file, row, column and reason.
+    /// Reads a Parquet, CSV or JSON-lines file, or every `*.parquet`, `*.csv` and `*.jsonl` file of a directory in order
+    /// of name. An error names file, row, column and reason.
     pub fn read(path: &Path) -> Result<Self> {
         Self::read_filtered(path, &[])
     }
@@ -85,7 +86,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Writes a Parquet or CSV file, by the extension of `path`: whole or not at all.
+    /// Writes a Parquet, CSV or JSON-lines file, by the extension of `path`: whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut writer = Writer::create(path)?;
         for row in &self.rows {
@@ -119,7 +120,7 @@ impl Table {
     }
 }
 
-/// Gives `sink` the rows of the Parquet or CSV file at `path` that `filters` keep, a batch of rows in memory at a time.
+/// Gives `sink` the rows of the Parquet, CSV or JSON-lines file at `path` that `filters` keep, a batch of rows in memory at a time.
 /// Returns what was left out, a sentence each. An error names file, row, column and reason.
 pub fn stream(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
     stream_any(path, filters, sink).map_err(|e| e.at(path.display()))
@@ -136,7 +137,11 @@ fn stream_any(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Resu
             guard::catch(|| parquet_reader::stream(file, &name, filters, sink))?;
             Ok(Vec::new())
         }
-        [] => Err(Error::format("the file is empty; a flow table is Parquet or CSV with a header line")),
+        [b'{', ..] => {
+            jsonl::stream(open()?, &name, filters, sink)?;
+            Ok(Vec::new())
+        }
+        [] => Err(Error::format("the file is empty; a flow table is Parquet, CSV with a header line, or JSON lines")),
         _ => Ok(csv_reader::stream(open()?, &name, filters, sink)?.into_iter().collect()),
     }
 }
@@ -149,13 +154,16 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(|e| Error::io(path, &e))? {
         let file = entry.map_err(|e| Error::io(path, &e))?.path();
-        if file.extension().is_some_and(|e| e == "parquet" || e == "csv") {
+        if file.extension().is_some_and(|e| e == "parquet" || e == "csv" || e == "jsonl") {
             files.push(file);
         }
     }
     files.sort();
     if files.is_empty() {
-        return Err(Error::invalid(format!("{}: the directory holds no *.parquet or *.csv file", path.display())));
+        return Err(Error::invalid(format!(
+            "{}: the directory holds no *.parquet, *.csv or *.jsonl file",
+            path.display()
+        )));
     }
     Ok(files)
 }

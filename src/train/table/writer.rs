@@ -1,5 +1,6 @@
-//! Flow tables to Parquet or CSV, row by row, so that a table need not fit in memory.
+//! Flow tables to Parquet, CSV or JSON lines, row by row, so that a table need not fit in memory.
 
+use super::jsonl;
 use super::row::Row;
 use crate::error::{Error, Kind, Result};
 use crate::train::atomic::AtomicFile;
@@ -9,7 +10,7 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,10 +28,11 @@ pub struct Writer {
 enum Format {
     Parquet { writer: Box<ArrowWriter<AtomicFile>>, batch: Box<Batch> },
     Csv { writer: Box<csv::Writer<BufWriter<AtomicFile>>>, path: String },
+    JsonLines { writer: BufWriter<AtomicFile>, path: String },
 }
 
 impl Writer {
-    /// Begins a Parquet or CSV file, by the extension of `path`.
+    /// Begins a Parquet (`.parquet`), CSV (`.csv`) or JSON-lines (`.jsonl`) file, by the extension of `path`.
     pub fn create(path: &Path) -> Result<Self> {
         let format = match path.extension().and_then(|e| e.to_str()) {
             Some("parquet") => {
@@ -49,9 +51,13 @@ impl Writer {
                 writer.write_record(NAMES).map_err(|e| failed(&path_text, e))?;
                 Format::Csv { writer: Box::new(writer), path: path_text }
             }
+            Some("jsonl") => Format::JsonLines {
+                writer: BufWriter::new(AtomicFile::create(path)?),
+                path: path.display().to_string(),
+            },
             _ => {
                 let path = path.display();
-                return Err(Error::invalid(format!("{path}: a table's name must end in .parquet or .csv")));
+                return Err(Error::invalid(format!("{path}: a table's name must end in .parquet, .csv or .jsonl")));
             }
         };
         Ok(Self { format })
@@ -68,6 +74,9 @@ impl Writer {
                 Ok(())
             }
             Format::Csv { writer, path } => writer.write_record(fields(row)).map_err(|e| failed(path, e)),
+            Format::JsonLines { writer, path } => {
+                writer.write_all(jsonl::line(row)?.as_bytes()).map_err(|e| failed(path, e))
+            }
         }
     }
 
@@ -83,6 +92,7 @@ impl Writer {
                 let buffer = writer.into_inner().map_err(|e| failed(&path, e.error()))?;
                 buffer.into_inner().map_err(|e| failed(&path, e.error()))?.commit()
             }
+            Format::JsonLines { writer, path } => writer.into_inner().map_err(|e| failed(&path, e.error()))?.commit(),
         }
     }
 }

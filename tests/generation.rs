@@ -1,0 +1,301 @@
+//! Generated flows, end to end: judged beside real ones, and written in every form.
+#![cfg(feature = "train")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod common;
+
+use common::assert_same_flows;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+use trafficgpt::packet::Packet;
+use trafficgpt::random::Stream;
+use trafficgpt::train::table::pcap::{self, EPOCH_NS, Transport};
+use trafficgpt::train::table::{Row, Split, Table};
+
+/// A directory to run commands in.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
+        command.current_dir(self.0.path()).args(line.split_whitespace()).output().unwrap()
+    }
+
+    fn succeed(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Expects exit code 2; gives the last line of standard error.
+    fn refused(&self, line: &str) -> String {
+        let output = self.run(line);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        said.lines().last().unwrap_or_default().to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Flows that the bundle generates of two of its classes, said to be real ones: of seed 1 to train, of seed 2 held out.
+fn real(place: &Place, bundle: &Path, n: usize) -> Table {
+    let mut rows = Vec::new();
+    for (seed, split) in [(1, Split::Train), (2, Split::Val)] {
+        for class in ["dns", "web"] {
+            let bundle = bundle.display();
+            place.succeed(&format!("generate {bundle} --class {class} -n {n} --seed {seed} -o part.parquet"));
+            let part = Table::read(&place.path("part.parquet")).unwrap().rows;
+            rows.extend(part.into_iter().map(|row| Row { split: Some(split), ..row }));
+        }
+    }
+    fs::remove_file(place.path("part.parquet")).unwrap();
+    Table::from(rows)
+}
+
+#[test]
+fn a_generator_is_told_from_better_and_worse_ones() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    let table = real(&place, bundle.path(), 80);
+    table.write(&place.path("flows.parquet")).unwrap();
+    let mut draws = Stream::new(1, 1);
+    let mut noise = |row: &Row| {
+        let mut packet = |i| Packet { size: 40 + draws.below(1400) as i32, ipt_us: if i == 0 { 0.0 } else { 1e6 } };
+        Row { packets: (0..row.packets.len()).map(&mut packet).collect(), split: None, ..row.clone() }
+    };
+    Table::from(table.rows.iter().map(&mut noise).collect::<Vec<_>>()).write(&place.path("noise.csv")).unwrap();
+    let line = format!("evaluate generator {} flows.parquet", bundle.path().display());
+    let options = "--seed 3 --min-flows 5 --given noise=noise.csv --json report.json --html report.html";
+    let text = place.succeed(&format!("{line} {options}"));
+    assert!(text.contains("2 classes, 160 flows of split val") && text.contains("KS packet size, both"), "{text}");
+
+    let json: Value = serde_json::from_str(&fs::read_to_string(place.path("report.json")).unwrap()).unwrap();
+    let sources = json["sources"].as_array().unwrap();
+    let names: Vec<&str> = sources.iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["model", "Markov chain", "hidden Markov model", "resampled", "noise"]);
+    assert_eq!((&json["classes"], &json["flows"]), (&serde_json::json!(["dns", "web"]), &serde_json::json!([80, 80])));
+    let number = |source: usize, key: &str| sources[source][key].as_f64().unwrap();
+    let (model, noise) = (0, 4);
+    // The model made the "real" flows, so nothing tells its flows from them.
+    assert!((number(model, "auc") - 0.5).abs() < 0.12, "{}", number(model, "auc"));
+    assert!(number(noise, "auc") > 0.99);
+    assert_eq!(number(3, "copies"), 1.0);
+    assert_eq!(number(noise, "copies"), 0.0);
+    assert!(number(model, "f1_share") > number(noise, "f1_share"), "{text}");
+    let features = |source: usize| sources[source]["features"].as_array().unwrap();
+    assert_eq!(features(model).len(), 18);
+    for (own, chain) in features(model).iter().zip(features(1)) {
+        let (ks, chain) = (own["ks"].as_f64().unwrap(), chain["ks"].as_f64().unwrap());
+        assert!(ks < 0.25, "{own}");
+        let ratio = own["ks_beside_chain"].as_f64();
+        assert!(ratio.map_or(chain == 0.0, |ratio| (ratio - ks / chain).abs() < 1e-9), "{own}");
+    }
+    assert!(sources[noise]["features"][3]["ks"].as_f64() > Some(0.5), "times");
+    assert_eq!(sources[model]["classes"][1]["class"], "web");
+
+    let page = fs::read_to_string(place.path("report.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert_eq!(page.matches("<svg").count(), 3 + 18 + 2);
+    assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains(" src="), "self-contained");
+    assert_eq!(place.succeed(&format!("{line} {options}")), text, "the same seed, the same report");
+}
+
+#[test]
+fn judging_refuses_what_cannot_be_judged() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    let table = real(&place, bundle.path(), 12);
+    table.write(&place.path("flows.csv")).unwrap();
+    let line = format!("evaluate generator {} flows.csv", bundle.path().display());
+    assert!(place.refused(&format!("{line} --split train")).contains("fitted to it"));
+    assert!(place.refused(&format!("{line} --split test")).contains("of split test"));
+    assert!(place.refused(&format!("{line} --html no/such.html")).contains("no/such.html"));
+    assert!(place.refused(&format!("{line} --given flows.csv")).contains("name=file"));
+    assert!(place.refused(&format!("{line} --top-p 2")).contains("top_p"));
+    assert_eq!(place.names(), ["flows.csv"]);
+    let text = place.succeed(&format!("{line} --min-flows 5 --states 0 --per-class 6"));
+    assert!(text.contains("12 flows of split val") && !text.contains("hidden"), "{text}");
+    let other = Table::from(table.rows.into_iter().map(|r| Row { label: Some("ftp".into()), ..r }).collect::<Vec<_>>());
+    other.write(&place.path("other.csv")).unwrap();
+    assert!(place.refused(&line.replace("flows.csv", "other.csv")).contains("does not know are left out: ftp"));
+    // The command for classifiers is still there.
+    assert!(place.succeed(&line.replace(" generator", "")).starts_with("flows 24 of split val"));
+    assert!(place.refused("evaluate").contains("--help"), "a bundle is needed");
+}
+
+fn row(packets: Vec<Packet>, start_ns: u64) -> Row {
+    let n_packets = packets.len() as u64;
+    Row { label: None, group: "g".into(), split: None, n_packets, packets, key: None, start_ns: Some(start_ns) }
+}
+
+/// Connections as captures show them: handshakes of all kinds, data both ways, acknowledgements or none, then an end;
+/// some seen from the middle on, some too short to be one.
+fn connections(n: u64) -> Vec<Row> {
+    let mut draws = Stream::new(5, 5);
+    let mut flow = |i: u64| {
+        let (syn, ack) = [(60, 52), (52, 40), (44, 40), (40, 40), (64, 52), (80, 52), (48, 40)][draws.below(7)];
+        let mut sizes = vec![syn, -[syn, 60, 44][draws.below(3)], ack];
+        for _ in 0..draws.below(60) {
+            let size = [ack, 1500, 41 + draws.below(1400) as i32, 1500][draws.below(4)];
+            sizes.push(if draws.uniform() < 0.6 { -size } else { size });
+        }
+        if draws.uniform() < 0.7 {
+            sizes.extend([ack, -ack, ack]);
+        }
+        if draws.uniform() < 0.1 {
+            sizes.drain(..3);
+        }
+        if sizes.is_empty() || draws.uniform() < 0.05 {
+            sizes = vec![52, -52];
+        }
+        // Some as centroids have them: a few bytes off.
+        if draws.uniform() < 0.3 {
+            sizes.iter_mut().for_each(|size| *size += size.signum() * draws.below(4) as i32);
+        }
+        // To a meter, who sends first is the client.
+        sizes[0] = sizes[0].abs();
+        let packet = |(i, size)| {
+            let ipt_us = if i == 0 { 0.0 } else { 10f32.powf(5.0 * draws.uniform() as f32).round() };
+            Packet { size, ipt_us }
+        };
+        row(sizes.into_iter().enumerate().map(packet).collect(), EPOCH_NS + i * 3_000_000)
+    };
+    (0..n).map(&mut flow).collect()
+}
+
+/// Packets that tshark warns of, or takes a note of, as it does of lost, repeated and disordered segments; of every FIN
+/// it notes that it ends a connection.
+const COMPLAINTS: &str = "_ws.expert.severity >= 0x600000 || _ws.malformed \
+                          || (_ws.expert.severity >= 0x400000 && !(tcp.flags.fin == 1))";
+
+/// Runs tshark over a capture, checksums and all; none where it is not installed.
+fn tshark(capture: &Path, arguments: &[&str]) -> Option<String> {
+    if Command::new("tshark").arg("-v").output().is_err() {
+        println!("skipped: tshark is not installed: that it reads the captures without a warning");
+        return None;
+    }
+    let checks = ["ip", "tcp", "udp"].map(|protocol| format!("{protocol}.check_checksum:TRUE"));
+    let mut command = Command::new("tshark");
+    command.arg("-n").arg("-r").arg(capture).args(checks.iter().flat_map(|check| ["-o", check]));
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn captures_are_read_without_a_warning_and_metered_back() {
+    let place = Place::new();
+    let flows = connections(300);
+    for (name, transport) in [("auto", Transport::Auto), ("tcp", Transport::Tcp), ("udp", Transport::Udp)] {
+        let path = place.path(&format!("{name}.pcap"));
+        let changes = pcap::write(&path, &flows, transport).unwrap();
+        let n_tcp = match transport {
+            Transport::Auto => changes.tcp,
+            Transport::Tcp => 300,
+            Transport::Udp => 0,
+        };
+        assert!(changes.tcp == n_tcp && (transport != Transport::Auto || (200..290).contains(&n_tcp)), "{changes:?}");
+        assert_eq!((changes.clamped, changes.server_first), (0, 0));
+        place.succeed(&format!("meter {name}.pcap -o {name}.parquet"));
+        let metered = Table::read(&place.path(&format!("{name}.parquet"))).unwrap().rows;
+        // The meter keeps 126 packets, none of these flows has more.
+        assert_same_flows(&flows, &metered);
+        let protocols = metered.iter().filter(|row| row.key.is_some_and(|key| key.protocol == 6)).count();
+        assert_eq!(protocols as u64, n_tcp);
+
+        let Some(said) = tshark(&path, &["-Y", COMPLAINTS]) else { return };
+        assert_eq!(said, "", "{name}");
+        let shown = tshark(&path, &["-T", "fields", "-e", "ip.len"]).unwrap();
+        let mut sizes: Vec<i32> = shown.lines().map(|line| line.parse().unwrap()).collect();
+        let mut expected: Vec<i32> = flows.iter().flat_map(|f| &f.packets).map(|p| p.size.abs()).collect();
+        sizes.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(sizes, expected);
+    }
+    // A label has one transport for all its flows.
+    let labelled = |label: &str, n: usize| -> Vec<Row> {
+        flows[..n].iter().map(|flow| Row { label: Some(label.into()), ..flow.clone() }).collect()
+    };
+    let mut both = labelled("web", 90);
+    both.extend(labelled("dns", 30).into_iter().map(|mut row| {
+        row.packets.truncate(2);
+        Row { n_packets: row.packets.len() as u64, ..row }
+    }));
+    assert_eq!(pcap::write(&place.path("both.pcap"), &both, Transport::Auto).unwrap().tcp, 90);
+    if let Some(said) = tshark(&place.path("both.pcap"), &["-Y", COMPLAINTS]) {
+        assert_eq!(said, "");
+    }
+    let count = |filter: &str| tshark(&place.path("auto.pcap"), &["-Y", filter]).unwrap().lines().count();
+    let (opened, answered) = (count("tcp.flags.syn == 1 && tcp.flags.ack == 0"), count("tcp.flags == 0x12"));
+    let streams = count("tcp.analysis.initial_rtt && tcp.flags == 0x10 && tcp.len == 0 && tcp.seq == 1");
+    assert!(opened > 200 && opened == answered && streams > opened / 2, "{opened} {answered} {streams}");
+    assert!(count("tcp.flags.fin == 1") > opened, "most end on both sides");
+}
+
+#[test]
+fn generated_captures_hold_what_was_asked_for() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    let line = format!("generate {} --class web --seed 4", bundle.path().display());
+    let said = place.run(&format!("{line} -n 60 -o forced.pcap --transport tcp --rate 1000"));
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("60 flows are TCP, 0 UDP"), "{said}");
+    if let Some(said) = tshark(&place.path("forced.pcap"), &["-Y", COMPLAINTS]) {
+        assert_eq!(said, "");
+    }
+    place.succeed(&format!("{line} --rate 50 --duration 2 -o steady.csv"));
+    let starts = |name: &str| -> Vec<f64> {
+        let rows = Table::read(&place.path(name)).unwrap().rows;
+        rows.iter().map(|row| (row.start_ns.unwrap() - EPOCH_NS) as f64 / 1e9).collect()
+    };
+    let steady = starts("steady.csv");
+    assert!(steady.len() == 100 && steady.iter().zip(0..).all(|(s, i)| (s - f64::from(i) / 50.0).abs() < 1e-8));
+    place.succeed(&format!("{line} --poisson 50 --duration 2 -o poisson.jsonl"));
+    let poisson = starts("poisson.jsonl");
+    assert!((60..140).contains(&poisson.len()) && poisson.is_sorted() && poisson[poisson.len() - 1] < 2.0);
+    place.succeed(&format!("{line} --poisson 50 --duration 2 -o poisson.pcap"));
+    place.succeed("meter poisson.pcap -o metered.parquet --idle-timeout 1e8");
+    let mut metered = Table::read(&place.path("metered.parquet")).unwrap().rows;
+    metered.sort_by_key(|row| row.start_ns);
+    let metered: Vec<f64> = metered.iter().map(|row| (row.start_ns.unwrap() - EPOCH_NS) as f64 / 1e9).collect();
+    assert_eq!(metered, poisson);
+}
+
+#[test]
+fn bad_requests_are_told_before_any_work() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    fs::create_dir(place.path("full.pcap")).unwrap();
+    let line = format!("generate {}", bundle.path().display());
+    for (rest, says) in [
+        ("-n 1 -o no/such.pcap", "no/such.pcap"),
+        ("-n 1 -o full.pcap", "is a directory"),
+        ("-n 1 -o a.csv --transport tcp", "--transport is for captures"),
+        ("-n 1 -o a.pcap --class ftp", "\"ftp\""),
+        ("-n 9999999 -o a.pcap", "a capture holds at most"),
+        ("--duration 3 -o a.csv", "--rate or --poisson"),
+        ("--duration 3 --rate -1 -o a.csv", ""),
+        ("--duration 3 --rate nan -o a.csv", "--rate NaN"),
+        ("-n 0 -o a.csv", ""),
+        ("-o a.csv", ""),
+        ("-n 1 --duration 3 --rate 1 -o a.csv", ""),
+        ("-n 1 --rate 1 --poisson 1 -o a.csv", ""),
+    ] {
+        assert!(place.refused(&format!("{line} {rest}")).contains(says), "{rest}");
+    }
+    assert_eq!(place.names(), ["full.pcap"]);
+}
