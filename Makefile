@@ -68,7 +68,10 @@ demo: lib runtime ## classify a real capture through the C ABI, generate flows, 
 	@echo "  $(DEMO)/classify --onnx-library $(RUNTIME) $(DEMO_BUNDLE) YOUR.pcap"
 	@echo "  $(RELEASE)/trafficgpt info $(DEMO_BUNDLE)"
 	@echo "  $(RELEASE)/trafficgpt generate $(DEMO_BUNDLE) --class $(DEMO_CLASS) -n 100 --seed 2 -o flows.pcap"
-	@echo "  make install PREFIX=\$$HOME/.local    then: cc app.c \$$(pkg-config --cflags --libs trafficgpt)"
+	@echo "  make install PREFIX=\$$HOME/.local"
+	@echo "  export PKG_CONFIG_PATH=\$$HOME/.local/lib/pkgconfig LD_LIBRARY_PATH=\$$HOME/.local/lib"
+	@echo "    in C:  cc app.c \$$(pkg-config --cflags --libs trafficgpt)"
+	@echo "    in Go: cd examples/go && go run ./classify $(abspath $(DEMO_BUNDLE)) $(abspath $(DEMO_CAPTURE))"
 
 test: ## every test: Rust, C, C++, Go where it is installed, formatting, lints
 	@CARGO="$(CARGO)" .ci/test

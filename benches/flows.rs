@@ -1,9 +1,9 @@
 //! Speed of the streaming table: packets pushed per second on one core, microseconds per verdict, bytes per flow.
 //!
 //! `cargo bench --bench flows [DIRECTORY]` replays the captures of a directory (`examples/captures`, if none is given)
-//! in copies that are told apart by their zone, as many as make the number of flows wanted, mixed so that
-//! neighbouring packets are of different copies, in an order that changes, and each copy is at another place. Only pushes are timed, in bursts of 64 from a buffer that
-//! lies ready; the packets are made between them.
+//! in copies that are told apart by their zone, as many as make the number of flows wanted, mixed so that neighbouring
+//! packets are of different copies, in an order that changes, and each copy is at another place. Only pushes are timed, in
+//! bursts of 64 from a buffer that lies ready; the packets are made between them.
 //!
 //! - **every token**: flows from their first packet on, the first 32 packets of each made into tokens;
 //! - **later packets**: flows that had their verdict: found, timed and counted;
