@@ -2,7 +2,7 @@
 //!
 //! Sizes are whole bytes, so there are 131,071 lines of one size (`-65,535..=65,535`), and on each of them the token is a
 //! step function of the time, an f32. The table holds the steps. A packet costs a look at its column, at one of the
-//! column's buckets (equal ranges of the time's bits, which grow with its logarithm) and at the few thresholds from
+//! column's buckets (equal ranges of the time's bits, which grow with its logarithm) and at the few steps from
 //! there on: no logarithm and no distance. Close to a step, where distances rounded to f64 may order centroids
 //! otherwise than exact ones, the times are decided one by one when the table is built, so the answer is always that of
 //! comparing all distances in f64.
@@ -44,6 +44,13 @@ pub(crate) const SEARCH: Token = Token::MAX;
 /// Bits of the largest finite time.
 const LAST_TIME: u32 = f32::MAX.to_bits();
 
+/// Bits of a time at which the token changes, and the token of the times below it and not below the step before. Side by
+/// side, so that one look gets both.
+pub(crate) type Step = [u32; 2];
+
+/// Behind a column's last step: no time reaches it.
+const LAST: Step = [f32::INFINITY.to_bits(), SEARCH];
+
 /// Where the steps of one size lie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
@@ -65,10 +72,8 @@ pub struct Table {
     columns: Vec<Column>,
     /// For each bucket, the index of the first threshold above its begin.
     buckets: Vec<u32>,
-    /// The rising times of each column's steps, then infinity [`GROUP`] times, so that no group reads the next column.
-    thresholds: Vec<f32>,
-    /// The token of times below the threshold of the same index, and not below the one before.
-    tokens: Vec<Token>,
+    /// Each column's steps in order of time, then [`LAST`] [`GROUP`] times, so that no group reads the next column.
+    steps: Vec<Step>,
     max_steps: usize,
 }
 
@@ -76,8 +81,7 @@ pub struct Table {
 pub(crate) struct Arrays<'a> {
     pub columns: &'a [Column],
     pub buckets: &'a [u32],
-    pub thresholds: &'a [f32],
-    pub tokens: &'a [Token],
+    pub steps: &'a [Step],
 }
 
 impl Table {
@@ -97,8 +101,7 @@ impl Table {
         let mut table = Self {
             columns: vec![unknown; 2 * MAX_SIZE as usize + 1],
             buckets: vec![0],
-            thresholds: vec![f32::INFINITY; GROUP],
-            tokens: vec![SEARCH; GROUP],
+            steps: vec![LAST; GROUP],
             max_steps: MAX_STEPS.max(16 * sites.len()),
         };
         let mut steps = Steps::new(scaler, &sites);
@@ -121,34 +124,31 @@ impl Table {
         let bucket = (bits.saturating_sub(column.begin) >> column.shift).min(column.more);
         let mut at = self.buckets[(column.first + bucket) as usize] as usize;
         loop {
-            let group = &self.thresholds[at..at + GROUP];
-            let passed: usize = group.iter().map(|&threshold| usize::from(threshold <= packet.ipt_us)).sum();
+            let group = &self.steps[at..at + GROUP];
+            let passed: usize = group.iter().map(|&[time, _]| usize::from(time <= bits)).sum();
             at += passed;
             if passed < GROUP {
                 break;
             }
         }
-        Some(self.tokens[at]).filter(|&token| token != SEARCH)
+        Some(self.steps[at][1]).filter(|&token| token != SEARCH)
     }
 
     /// The arrays it consists of.
     pub(crate) fn arrays(&self) -> Arrays<'_> {
-        let Self { columns, buckets, thresholds, tokens, .. } = self;
-        Arrays { columns, buckets, thresholds, tokens }
+        let Self { columns, buckets, steps, .. } = self;
+        Arrays { columns, buckets, steps }
     }
 
     /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.columns)
-            + size_of_val(&*self.buckets)
-            + size_of_val(&*self.thresholds)
-            + size_of_val(&*self.tokens)
+        size_of_val(&*self.columns) + size_of_val(&*self.buckets) + size_of_val(&*self.steps)
     }
 
     /// Enters the column of `size`: `runs` has the first time of each token, as bits, the first from 0 on.
     fn insert(&mut self, size: i32, runs: &[(u32, Token)]) {
         let steps = &runs[1..];
-        let base = self.thresholds.len();
+        let base = self.steps.len();
         if base + steps.len() > self.max_steps {
             return;
         }
@@ -159,10 +159,10 @@ impl Table {
             let passed = steps.partition_point(|&(time, _)| time <= begin + (bucket << shift));
             self.buckets.push((base + passed) as u32);
         }
-        self.thresholds.extend(steps.iter().map(|&(time, _)| f32::from_bits(time)));
-        self.thresholds.resize(base + steps.len() + GROUP, f32::INFINITY);
-        self.tokens.extend(runs.iter().map(|&(_, token)| token));
-        self.tokens.resize(self.thresholds.len(), SEARCH);
+        // A run's token lies before the step that ends it, the last one's before infinity.
+        let times = steps.iter().map(|step| step.0).chain([LAST[0]]);
+        self.steps.extend(times.zip(runs).map(|(time, run)| [time, run.1]));
+        self.steps.resize(base + steps.len() + GROUP, LAST);
     }
 }
 
@@ -315,11 +315,10 @@ mod tests {
         for size in sizes {
             let column = table.columns[(size + MAX_SIZE) as usize];
             let begin = table.buckets[column.first as usize] as usize;
-            let steps = table.thresholds[begin..].iter().take_while(|t| t.is_finite());
+            let steps = table.steps[begin..].iter().map(|step| step[0]).take_while(|time| *time < LAST[0]);
             let mut times = vec![0.0, -0.0, f32::from_bits(1), 1e-5, 1.0, 1000.0, 6e7, f32::MAX];
-            times.extend(
-                steps.flat_map(|t| [-2, -1, 0, 1].map(|by| f32::from_bits(t.to_bits().saturating_add_signed(by)))),
-            );
+            times
+                .extend(steps.flat_map(|time| [-2, -1, 0, 1].map(|by| f32::from_bits(time.saturating_add_signed(by)))));
             for ipt_us in times {
                 let packet = Packet { size, ipt_us };
                 match table.token(packet) {

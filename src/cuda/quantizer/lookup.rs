@@ -2,7 +2,7 @@
 
 use crate::cuda::device::Device;
 use crate::error::Result;
-use crate::quantizer::table::{Arrays, Column, MAX_SIZE, Table};
+use crate::quantizer::table::{Arrays, Column, MAX_SIZE, Step, Table};
 use crate::quantizer::{Codebook, Scaler};
 use cudarc::driver::CudaSlice;
 use rayon::prelude::*;
@@ -10,9 +10,6 @@ use rayon::prelude::*;
 /// Into how many tables the sizes are divided that are built at once: fixed, and few, for each may take its own bound
 /// of memory.
 const PARTS: usize = 8;
-
-/// A threshold's bits and the token of the times below it; one after another, so that one read gets both.
-type Step = [u32; 2];
 
 /// Columns, buckets and steps, as in [`Table`].
 #[derive(Debug)]
@@ -25,8 +22,8 @@ pub(in crate::cuda) struct Lookup {
 impl Lookup {
     /// The whole of `table`.
     pub(in crate::cuda) fn of(table: &Table) -> Self {
-        let Arrays { columns, buckets, .. } = table.arrays();
-        Self { columns: columns.to_vec(), buckets: buckets.to_vec(), steps: steps(table).collect() }
+        let Arrays { columns, buckets, steps } = table.arrays();
+        Self { columns: columns.to_vec(), buckets: buckets.to_vec(), steps: steps.to_vec() }
     }
 
     /// The columns of `sizes`, which rise and lie within ±65,535, built on all threads. Packets of other sizes are left
@@ -47,7 +44,7 @@ impl Lookup {
                 all.columns[at] = Column { first: column.first + bucket, ..column };
             }
             all.buckets.extend(arrays.buckets.iter().map(|first| first + step));
-            all.steps.extend(steps(table));
+            all.steps.extend_from_slice(arrays.steps);
         }
         all
     }
@@ -62,11 +59,6 @@ impl Lookup {
             })
         })
     }
-}
-
-fn steps(table: &Table) -> impl Iterator<Item = Step> + '_ {
-    let Arrays { thresholds, tokens, .. } = table.arrays();
-    thresholds.iter().zip(tokens).map(|(threshold, &token)| [threshold.to_bits(), token])
 }
 
 /// A [`Lookup`] in the device's memory.
