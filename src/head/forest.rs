@@ -33,7 +33,7 @@ pub struct Forest {
 pub enum Node {
     /// Where value `feature` is at most `threshold` go to node `low`, else to the one after it.
     Split {
-        /// Which value, below [`FEATURES`].
+        /// Which value; below [`FEATURES`] where the forest votes beside a head.
         feature: u32,
         /// The border.
         threshold: f32,
@@ -61,12 +61,7 @@ impl Forest {
     /// Mixes the trees' votes on the flow of these values into the head's probabilities, which sum to 1 before and after.
     pub fn vote(&self, features: &[f32; FEATURES], probabilities: &mut [f32]) {
         probabilities.iter_mut().for_each(|p| *p *= 1.0 - self.weight);
-        let scale = self.weight / self.roots.len() as f32;
-        for &root in &self.roots {
-            for &(label, share) in self.leaf(root, features) {
-                probabilities[label as usize] += scale * share;
-            }
-        }
+        self.add_shares(features, self.weight, probabilities);
         let mut sum = 0.0;
         for p in probabilities.iter_mut() {
             *p = p.powf(1.0 / self.temperature);
@@ -75,7 +70,17 @@ impl Forest {
         probabilities.iter_mut().for_each(|p| *p /= sum);
     }
 
-    fn leaf(&self, root: u32, features: &[f32; FEATURES]) -> &[(u32, f32)] {
+    /// Adds the trees' shares of the labels, together `weight`, to what `scores` holds of each.
+    pub(crate) fn add_shares(&self, features: &[f32], weight: f32, scores: &mut [f32]) {
+        let scale = weight / self.roots.len() as f32;
+        for &root in &self.roots {
+            for &(label, share) in self.leaf(root, features) {
+                scores[label as usize] += scale * share;
+            }
+        }
+    }
+
+    fn leaf(&self, root: u32, features: &[f32]) -> &[(u32, f32)] {
         let mut node = root as usize;
         loop {
             match self.nodes[node] {

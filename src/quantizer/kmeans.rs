@@ -247,7 +247,7 @@ fn stretches(data: &Columns, sites: &Sites, columns: Range<usize>, visit: &mut d
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::packet::Packet;
     use crate::quantizer::Scaler;
@@ -261,7 +261,8 @@ mod tests {
         Columns::new(histogram, scaler).unwrap().0
     }
 
-    fn blobs(n: usize) -> Vec<Packet> {
+    /// `n` packets about three places far from each other.
+    pub(crate) fn blobs(n: usize) -> Vec<Packet> {
         let mut draws = Stream::new(3, 0);
         let centres = [(100, 1e1), (-1400, 1e3), (600, 1e6)];
         (0..n)

@@ -1,7 +1,10 @@
-//! Growing the forest that votes beside a head (Breiman, "Random forests", 2001).
+//! Growing random forests (Breiman, "Random forests", 2001): the one that votes beside a head, and those that tell real
+//! flows from generated ones.
 //!
-//! Every tree draws captures, not flows, with replacement: flows of one capture are alike, and a tree that is to be wrong
-//! about other captures than its neighbours must not have seen a part of each.
+//! Trees are grown to the end by the best Gini split among √width features drawn anew at each node, as those of
+//! scikit-learn's `RandomForestClassifier` are by default. Unlike there, every tree draws captures, not flows, with
+//! replacement: flows of one capture are alike, and a tree that is to be wrong about other captures than its neighbours
+//! must not have seen a part of each.
 
 use crate::error::{Error, Result};
 use crate::head::forest::{FEATURES, Forest, Node, features};
@@ -9,9 +12,6 @@ use crate::random::Stream;
 use crate::train::dataset::Flows;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-
-/// Features that a node chooses from: the root of all, as usual.
-const TRIED: usize = 4;
 
 /// Fewest groups to draw from; with fewer, flows are drawn.
 const MIN_GROUPS: usize = 10;
@@ -21,15 +21,38 @@ const MAX_DRAWN: usize = 1 << 31;
 
 /// The flows a forest learns from.
 #[derive(Clone, Copy, Debug)]
-struct Sample<'a> {
-    /// Row-major `[n, FEATURES]`.
-    features: &'a [f32],
+pub(super) struct Sample<'a> {
+    /// Row-major `[n, width]`; finite.
+    pub features: &'a [f32],
+    /// Features of a flow.
+    pub width: usize,
     /// Label of each flow.
-    labels: &'a [u32],
-    /// Group of each flow.
-    groups: &'a [u32],
+    pub labels: &'a [u32],
+    /// Group of each flow: what is drawn as a whole. With fewer than [`MIN_GROUPS`], flows are drawn.
+    pub groups: &'a [u32],
     /// What a flow of each label counts.
-    label_weights: &'a [f32],
+    pub label_weights: &'a [f32],
+}
+
+impl Sample<'_> {
+    fn value(&self, flow: usize, feature: usize) -> f32 {
+        self.features[flow * self.width + feature]
+    }
+
+    /// What the flows of each label count together.
+    fn weigh(&self, flows: &[usize]) -> Vec<f64> {
+        let mut weights = vec![0.0; self.label_weights.len()];
+        for &flow in flows {
+            let label = self.labels[flow] as usize;
+            weights[label] += f64::from(self.label_weights[label]);
+        }
+        weights
+    }
+
+    /// How many features a node chooses from: the root of all, as usual.
+    fn tried(&self) -> usize {
+        ((self.width as f64).sqrt().round() as usize).max(1)
+    }
 }
 
 /// The best way to part the flows of a node.
@@ -52,10 +75,12 @@ pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], n_tree
             groups.push(flows.groups[i]);
         }
     }
-    fit(Sample { features: &values, labels: &labels, groups: &groups, label_weights }, n_trees, seed)
+    let sample = Sample { features: &values, width: FEATURES, labels: &labels, groups: &groups, label_weights };
+    fit(sample, n_trees, seed)
 }
 
-fn fit(sample: Sample<'_>, n_trees: usize, seed: u64) -> Result<Forest> {
+/// A forest of `n_trees` on `sample`, which alone has the say; the same on any number of threads.
+pub(super) fn fit(sample: Sample<'_>, n_trees: usize, seed: u64) -> Result<Forest> {
     let n = sample.labels.len();
     if n.saturating_mul(n_trees) > MAX_DRAWN {
         return Err(Error::invalid(format!("a forest of {n_trees} trees on {n} flows is too large: ask for fewer")));
@@ -98,7 +123,7 @@ impl Tree {
         let unknown = Node::Leaf { begin: 0, end: 0 };
         let mut tree = Self { nodes: vec![unknown], shares: Vec::new() };
         let mut open = vec![(0, flows)];
-        let mut order: Vec<usize> = (0..FEATURES).collect();
+        let mut order: Vec<usize> = (0..sample.width).collect();
         while let Some((node, mut flows)) = open.pop() {
             draws.shuffle(&mut order);
             match best_split(sample, &flows, &order) {
@@ -106,7 +131,7 @@ impl Tree {
                     let low = tree.nodes.len();
                     tree.nodes[node] = Node::Split { feature: feature as u32, threshold, low: low as u32 };
                     tree.nodes.resize(low + 2, unknown);
-                    let high = flows.extract_if(.., |flow| value(sample, *flow, feature) > threshold).collect();
+                    let high = flows.extract_if(.., |flow| sample.value(*flow, feature) > threshold).collect();
                     open.push((low, flows));
                     open.push((low + 1, high));
                 }
@@ -118,7 +143,7 @@ impl Tree {
 
     /// A leaf of `flows`.
     fn close(&mut self, sample: Sample<'_>, flows: &[usize]) -> Node {
-        let weights = weigh(sample, flows);
+        let weights = sample.weigh(flows);
         let total: f64 = weights.iter().sum();
         let begin = self.shares.len() as u32;
         let some = weights.iter().enumerate().filter(|(_, w)| **w > 0.0);
@@ -127,24 +152,10 @@ impl Tree {
     }
 }
 
-fn value(sample: Sample<'_>, flow: usize, feature: usize) -> f32 {
-    sample.features[flow * FEATURES + feature]
-}
-
-/// What the flows of each label count together.
-fn weigh(sample: Sample<'_>, flows: &[usize]) -> Vec<f64> {
-    let mut weights = vec![0.0; sample.label_weights.len()];
-    for &flow in flows {
-        let label = sample.labels[flow] as usize;
-        weights[label] += f64::from(sample.label_weights[label]);
-    }
-    weights
-}
-
-/// The split of `flows` with the least Gini impurity among the first [`TRIED`] features of `order` that are not the same
-/// for all of them; none if all have one label or no feature tells them apart.
+/// The split of `flows` with the least Gini impurity among the first √width features of `order` that are not the same for all
+/// of them; none if all have one label or no feature tells them apart.
 fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Split> {
-    let whole = weigh(sample, flows);
+    let whole = sample.weigh(flows);
     if whole.iter().filter(|w| **w > 0.0).count() < 2 {
         return None;
     }
@@ -155,7 +166,7 @@ fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Sp
     let mut sorted: Vec<(f32, u32)> = Vec::with_capacity(flows.len());
     for &feature in order {
         sorted.clear();
-        sorted.extend(flows.iter().map(|&flow| (value(sample, flow, feature), sample.labels[flow])));
+        sorted.extend(flows.iter().map(|&flow| (sample.value(flow, feature), sample.labels[flow])));
         sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         if sorted.first().map(|first| first.0) == sorted.last().map(|last| last.0) {
             continue;
@@ -183,7 +194,7 @@ fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Sp
             }
         }
         tried += 1;
-        if tried == TRIED {
+        if tried == sample.tried() {
             break;
         }
     }
@@ -193,6 +204,7 @@ fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Sp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::files::sha256;
     use serde::Deserialize;
 
     /// `n` flows of two features that say the label (above or below a line), and noise.
@@ -218,7 +230,13 @@ mod tests {
         let (features, labels) = flows(1200);
         let groups: Vec<u32> = (0..800).collect();
         let (known, new) = features.split_at(800 * FEATURES);
-        let sample = Sample { features: known, labels: &labels[..800], groups: &groups, label_weights: &[1.0, 2.0] };
+        let sample = Sample {
+            features: known,
+            width: FEATURES,
+            labels: &labels[..800],
+            groups: &groups,
+            label_weights: &[1.0, 2.0],
+        };
         let forest = fit(sample, 60, 1).unwrap();
         forest.check(2).unwrap();
         assert!(right(&forest, known, &labels[..800]) > 0.99);
@@ -242,7 +260,13 @@ mod tests {
                 groups.push(group + 7);
             }
         }
-        let sample = Sample { features: &features, labels: &labels, groups: &groups, label_weights: &[1.0, 1.0] };
+        let sample = Sample {
+            features: &features,
+            width: FEATURES,
+            labels: &labels,
+            groups: &groups,
+            label_weights: &[1.0, 1.0],
+        };
         let forest = fit(sample, 100, 1).unwrap();
         // Had every tree some flow of every capture, as it almost surely would by drawing flows, all trees would agree.
         let mut doubts = 0;
@@ -258,13 +282,47 @@ mod tests {
     fn odd_samples_are_no_trouble() {
         let features = [0.5; 4 * FEATURES];
         let (labels, groups) = ([0, 1, 1, 1], [7; 4]);
-        let sample = Sample { features: &features, labels: &labels, groups: &groups, label_weights: &[3.0, 1.0, 1.0] };
+        let sample = Sample {
+            features: &features,
+            width: FEATURES,
+            labels: &labels,
+            groups: &groups,
+            label_weights: &[3.0, 1.0, 1.0],
+        };
         let forest = fit(sample, 20, 1).unwrap();
         forest.check(3).unwrap();
         let mut out = [0.0; 3];
         forest.vote(&[0.5; FEATURES], &mut out);
         assert!(out[0] > 0.2 && out[0] < 0.8 && out[2] == 0.0, "{out:?}");
         assert!(fit(sample, usize::MAX, 1).unwrap_err().message().contains("ask for fewer"));
+    }
+
+    /// What is trained again with the same seed has to come out the same: drawn by captures and by flows, with ties,
+    /// columns that say nothing and labels of different weight.
+    #[test]
+    fn a_seed_grows_the_forest_it_always_grew() {
+        let (mut features, labels) = flows(400);
+        for row in features.chunks_exact_mut(FEATURES) {
+            row[..12].iter_mut().for_each(|value| *value = (*value * 40.0).floor());
+            row[6..9].fill(1.0);
+        }
+        let labels: Vec<u32> = labels.iter().zip(0..).map(|(label, i)| if i % 11 == 0 { 2 } else { *label }).collect();
+        let captures: Vec<u32> = (0..400).map(|i| i * i % 37).collect();
+        let digest = |groups: &[u32], seed| {
+            let sample = Sample {
+                features: &features,
+                width: FEATURES,
+                labels: &labels,
+                groups,
+                label_weights: &[0.7, 1.3, 2.1, 1.0],
+            };
+            let Forest { roots, nodes, shares, .. } = fit(sample, 12, seed).unwrap();
+            sha256(format!("{roots:?} {nodes:?} {shares:?}").as_bytes())[..16].to_string()
+        };
+        assert_eq!(
+            [digest(&captures, 3), digest(&[5; 400], 3), digest(&captures, 8)],
+            ["5b23f305c5f7d077", "f1b9bf821616e48c", "d01d2b3c2f4d49ed"]
+        );
     }
 
     #[derive(Deserialize)]
@@ -291,6 +349,7 @@ mod tests {
             let groups: Vec<u32> = (0..n as u32).collect();
             let sample = Sample {
                 features: &features,
+                width: FEATURES,
                 labels: &case.labels,
                 groups: &groups,
                 label_weights: &case.label_weights,

@@ -4,13 +4,13 @@ use crate::captures::MeterArgs;
 use crate::engine::EngineArgs;
 use crate::exit::{Outcome, Stop};
 use crate::input::{self, rounded};
+use crate::output::Output;
 use serde_json::json;
 use std::collections::HashMap;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use trafficgpt::classifier::Classifier;
 use trafficgpt::packet::{Packet, Rows};
-use trafficgpt::train::atomic::AtomicFile;
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::metrics::{Confusion, Scores};
 use trafficgpt::train::progress::Progress;
@@ -59,23 +59,13 @@ pub struct Args {
 pub fn run(args: Args) -> Outcome {
     let interrupt = Interrupt::on_signals()?;
     let classifier = Classifier::open(&args.engine.context()?, &args.bundle)?;
-    match &args.output {
-        Some(path) => {
-            let mut out = BufWriter::new(AtomicFile::create(path)?);
-            classify(&args, &classifier, &interrupt, &mut out)?;
-            let file = out.into_inner().map_err(|e| Error::io(path, e.error()))?;
-            Ok(file.commit()?)
-        }
-        None => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            classify(&args, &classifier, &interrupt, &mut out)?;
-            out.flush().map_err(Stop::stdout)
-        }
-    }
+    let mut out = Output::create(args.output.as_deref())?;
+    classify(&args, &classifier, &interrupt, &mut out)?;
+    out.finish()
 }
 
-fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &mut dyn Write) -> Outcome {
-    let mut job = Job::new(classifier, Form::of(args), args.output.as_deref(), out);
+fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &mut Output) -> Outcome {
+    let mut job = Job::new(classifier, Form::of(args), out);
     job.print_header()?;
     // A failure of `out` has to pass through the meter, which knows only our own errors.
     let mut stopped = None;
@@ -117,8 +107,7 @@ impl Form {
 struct Job<'a> {
     classifier: &'a Classifier,
     form: Form,
-    path: Option<&'a Path>,
-    out: &'a mut dyn Write,
+    out: &'a mut Output,
     worker: Worker,
     waiting: Vec<Row>,
     n_done: usize,
@@ -129,16 +118,14 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(classifier: &'a Classifier, form: Form, path: Option<&'a Path>, out: &'a mut dyn Write) -> Self {
+    fn new(classifier: &'a Classifier, form: Form, out: &'a mut Output) -> Self {
         let widest = classifier.labels().iter().map(|l| l.chars().count()).max().unwrap_or(0);
         // A bar would fight with the lines of a terminal.
-        let seen = path.is_none() && io::stdout().is_terminal();
-        let mut progress = if seen { Progress::hidden() } else { Progress::stderr() };
+        let mut progress = if out.is_terminal() { Progress::hidden() } else { Progress::stderr() };
         progress.begin("classify", None);
         Self {
             classifier,
             form,
-            path,
             out,
             worker: Worker::new(),
             waiting: Vec::new(),
@@ -155,14 +142,7 @@ impl<'a> Job<'a> {
         }
         let width = self.width;
         let line = writeln!(self.out, "{:<48} {:<width$} {:>11} {:>8}", "flow", "label", "probability", "packets");
-        self.written(line)
-    }
-
-    fn written(&self, result: io::Result<()>) -> Outcome {
-        result.map_err(|e| match self.path {
-            Some(path) => Error::io(path, &e).into(),
-            None => Stop::stdout(e),
-        })
+        self.out.written(line)
     }
 
     fn push(&mut self, row: Row) -> Outcome {
@@ -197,7 +177,7 @@ impl<'a> Job<'a> {
                     writeln!(self.out, "{flow:<48} {name:<width$} {probability:>11.3} {:>8}", row.n_packets)
                 }
             };
-            self.written(line)?;
+            self.out.written(line)?;
         }
         self.progress.advance(rows.len() as u64);
         Ok(())
@@ -215,7 +195,7 @@ impl<'a> Job<'a> {
         } else {
             writeln!(self.out, "accuracy {accuracy:.4}, macro-F1 {macro_f1:.4} over {flows} labelled of {n} flows")
         };
-        self.written(line)
+        self.out.written(line)
     }
 }
 

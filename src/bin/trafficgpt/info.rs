@@ -1,6 +1,7 @@
 //! `trafficgpt info`: what a bundle says of itself.
 
-use crate::exit::{Outcome, Stop};
+use crate::exit::Outcome;
+use crate::output;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::bundle::{Bundle, Manifest};
@@ -21,14 +22,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let manifest = Bundle::open(&args.bundle)?.manifest;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = if args.json { print_json(&mut out, &manifest) } else { print(&mut out, &manifest) };
-    printed.and_then(|()| out.flush()).map_err(Stop::stdout)
-}
-
-fn print_json(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, manifest)?;
-    writeln!(out)
+    output::show(&manifest, args.json, print)
 }
 
 fn print(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod generate;
 mod info;
 mod input;
 mod meter;
+mod output;
 mod pages;
 mod pretrain;
 mod quantizer;

@@ -2,16 +2,16 @@
 
 use crate::captures::MeterArgs;
 use crate::engine::EngineArgs;
-use crate::exit::{Outcome, Stop};
+use crate::exit::Outcome;
 use crate::generate;
 use crate::input::{self, rounded};
+use crate::output::Output;
 use serde_json::json;
 use std::cmp::Ordering;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::generator::Generator;
 use trafficgpt::packet::{Packet, Rows};
-use trafficgpt::train::atomic::AtomicFile;
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::table::Row;
@@ -67,18 +67,10 @@ pub fn run(args: Args) -> Outcome {
         ranking.push(row)
     })?;
     let (flows, quantiles) = ranking.finish()?;
-    match &args.output {
-        Some(path) => {
-            let mut out = BufWriter::new(AtomicFile::create(path)?);
-            print(&flows, &quantiles, args.json, &mut out).map_err(|e| Error::io(path, &e))?;
-            let file = out.into_inner().map_err(|e| Error::io(path, e.error()))?;
-            Ok(file.commit()?)
-        }
-        None => {
-            let mut out = BufWriter::new(io::stdout().lock());
-            print(&flows, &quantiles, args.json, &mut out).and_then(|()| out.flush()).map_err(Stop::stdout)
-        }
-    }
+    let mut out = Output::create(args.output.as_deref())?;
+    let printed = print(&flows, &quantiles, args.json, &mut out);
+    out.written(printed)?;
+    out.finish()
 }
 
 /// A flow that has its score.

@@ -99,6 +99,7 @@ mod tests {
     use crate::cuda::fixed::TimeScale;
     use crate::packet::Packet;
     use crate::quantizer::Quantizer;
+    use crate::quantizer::kmeans::tests::blobs;
     use crate::random::Stream;
 
     struct Host<'a> {
@@ -130,17 +131,6 @@ mod tests {
             ControlFlow::Continue(())
         });
         (fit.unwrap(), seen)
-    }
-
-    fn blobs(n: usize) -> Vec<Packet> {
-        let mut draws = Stream::new(3, 0);
-        let centres = [(100, 1e1), (-1400, 1e3), (600, 1e6)];
-        (0..n)
-            .map(|i| {
-                let (size, time) = centres[i % 3];
-                Packet { size: size + draws.below(9) as i32 - 4, ipt_us: time * (1.0 + draws.uniform() as f32 / 10.0) }
-            })
-            .collect()
     }
 
     fn direct_inertia(packets: &[Packet], scaler: Scaler, codebook: &Codebook) -> f64 {

@@ -132,7 +132,7 @@ impl<'a> Judge<'a> {
             class: class.name.clone(),
             flows: flows.len(),
             features: distances(&self.values[c], &values),
-            auc: self.discriminate(c, class.real.as_ragged(), flows, &rows),
+            auc: self.discriminate(c, class.real.as_ragged(), flows, &rows)?,
             copies: self.copies(flows)?,
         };
         Ok((values, rows, report))
@@ -157,7 +157,7 @@ impl<'a> Judge<'a> {
         real: Ragged<'_, Packet>,
         generated: Ragged<'_, Packet>,
         rows: &Matrix,
-    ) -> Option<f64> {
+    ) -> Result<Option<f64>> {
         let (mut halves, mut labels) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for (label, flows, rows) in [(0, real, &self.rows[c]), (1, generated, rows)] {
             for (flow, row) in flows.rows().zip(rows.values.chunks_exact(rows.width)) {
@@ -167,18 +167,19 @@ impl<'a> Judge<'a> {
             }
         }
         let halves = halves.map(|values| Matrix { values, width: features::WIDTH });
-        mean([(0, 1), (1, 0)].map(|(fitted, judged)| {
+        let by_other = |fitted: usize, judged: usize| -> Result<Option<f64>> {
             let both = |labels: &[u32]| labels.contains(&0) && labels.contains(&1);
             if !both(&labels[fitted]) || !both(&labels[judged]) {
-                return None;
+                return Ok(None);
             }
-            let scores = Forest::fit(&halves[fitted], &labels[fitted], 2, self.seed).scores(&halves[judged]);
+            let scores = Forest::fit(&halves[fitted], &labels[fitted], 2, self.seed)?.scores(&halves[judged]);
             let of = |wanted: u32| -> Vec<f64> {
                 let rows = scores.chunks_exact(2).zip(&labels[judged]).filter(|(_, label)| **label == wanted);
                 rows.map(|(scores, _)| f64::from(scores[1])).collect()
             };
-            auc(&of(1), &of(0))
-        }))
+            Ok(auc(&of(1), &of(0)))
+        };
+        Ok(mean([by_other(0, 1)?, by_other(1, 0)?]))
     }
 
     /// Macro-F1 on the real flows of a forest fitted to `rows`, one matrix per class; none for a single class.
@@ -192,7 +193,7 @@ impl<'a> Judge<'a> {
             labels.resize(labels.len() + rows.len(), label);
             x.values.extend_from_slice(&rows.values);
         }
-        let forest = Forest::fit(&x, &labels, rows.len(), self.seed);
+        let forest = Forest::fit(&x, &labels, rows.len(), self.seed)?;
         let mut confusion = Confusion::new(rows.len());
         for (truth, real) in (0..).zip(&self.rows) {
             for scores in forest.scores(real).chunks_exact(rows.len()) {

@@ -1,10 +1,9 @@
 //! `trafficgpt evaluate generator`: whether a bundle's flows pass for real ones.
 
-use super::write;
 use crate::engine::EngineArgs;
-use crate::exit::{Outcome, Stop};
+use crate::exit::Outcome;
 use crate::generate::SamplingArgs;
-use std::io::{self, Write};
+use crate::output::write;
 use std::path::PathBuf;
 use trafficgpt::generator::Generator;
 use trafficgpt::train::atomic::AtomicFile;
@@ -88,13 +87,13 @@ pub fn run(args: Args) -> Outcome {
     let (report, pictures) = generation::evaluate(&generator, &table, &given, &settings, &mut progress, &interrupt)?;
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(format!("report: {e}")))?;
-        write(path, &format!("{json}\n"))?;
+        write(Some(path), &format!("{json}\n"))?;
     }
     if let Some(path) = &args.html {
         let name = args.bundle.file_name().unwrap_or(args.bundle.as_os_str()).to_string_lossy();
-        write(path, &page::page(&format!("Flows of {name} beside real ones"), &report, &pictures)?)?;
+        write(Some(path), &page::page(&format!("Flows of {name} beside real ones"), &report, &pictures)?)?;
     }
-    io::stdout().lock().write_all(report.to_string().as_bytes()).map_err(Stop::stdout)
+    write(None, &report.to_string())
 }
 
 fn read_given(text: &str) -> Result<Given> {

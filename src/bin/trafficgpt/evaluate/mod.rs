@@ -3,15 +3,14 @@
 mod generator;
 
 use crate::engine::EngineArgs;
-use crate::exit::{Outcome, Stop};
-use std::io::{self, Write};
+use crate::exit::Outcome;
+use crate::output;
 use std::path::PathBuf;
+use trafficgpt::Error;
 use trafficgpt::classifier::Classifier;
-use trafficgpt::train::atomic::AtomicFile;
 use trafficgpt::train::dataset;
 use trafficgpt::train::evaluate;
 use trafficgpt::train::table::{Split, Table};
-use trafficgpt::{Error, Result};
 
 /// Judge a bundle's classifier by labelled flows: accuracy, F1, every label, confusion matrix.
 #[derive(clap::Args)]
@@ -70,14 +69,5 @@ pub fn run(args: Args) -> Outcome {
     } else {
         report.to_string()
     };
-    match &args.output {
-        None => io::stdout().lock().write_all(text.as_bytes()).map_err(Stop::stdout),
-        Some(path) => Ok(write(path, &text)?),
-    }
-}
-
-fn write(path: &std::path::Path, text: &str) -> Result<()> {
-    let mut file = AtomicFile::create(path)?;
-    file.write_all(text.as_bytes()).map_err(|e| Error::io(path, &e))?;
-    file.commit()
+    output::write(args.output.as_deref(), &text)
 }

@@ -1,7 +1,8 @@
 //! `trafficgpt quantizer choose-k`: what each number of centroids costs and brings.
 
 use super::{Packets, check_picture, part};
-use crate::exit::{Outcome, Stop};
+use crate::exit::Outcome;
+use crate::output;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -101,13 +102,7 @@ pub fn run(args: Args) -> Outcome {
         plot::curves(picture, "What a codebook loses", "log2 of the number of centroids", "mean error", &curves)?;
         progress.line(&format!("wrote {}", picture.display()));
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = if args.json {
-        serde_json::to_writer_pretty(&mut out, &choices).map_err(io::Error::from).and_then(|()| writeln!(out))
-    } else {
-        print(&mut out, &choices)
-    };
-    printed.and_then(|()| out.flush()).map_err(Stop::stdout)
+    output::show(&choices[..], args.json, print)
 }
 
 fn print(out: &mut impl Write, choices: &[Choice]) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! `trafficgpt quantizer eval`: what a codebook loses, and which of its tokens are used.
 
 use super::{DeviceName, Packets, check_picture, draw, open, part};
-use crate::exit::{Outcome, Stop};
+use crate::exit::Outcome;
+use crate::output;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::cuda::quantizer::Encoder;
@@ -52,13 +53,7 @@ pub fn run(args: Args) -> Outcome {
         draw(picture, &quantizer, &counts)?;
         progress.line(&format!("wrote {}", picture.display()));
     }
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = if args.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from).and_then(|()| writeln!(out))
-    } else {
-        print(&mut out, &report)
-    };
-    printed.and_then(|()| out.flush()).map_err(Stop::stdout)
+    output::show(&report, args.json, print)
 }
 
 fn print(out: &mut impl Write, report: &Evaluation) -> io::Result<()> {
