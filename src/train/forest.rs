@@ -339,23 +339,25 @@ mod tests {
     fn splits_are_those_of_scikit_learn() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/forest.json")).unwrap();
         assert_eq!(cases.len(), 6);
+        // Columns of zeros beside those of a case, so many that all of the case's are tried.
+        const WIDTH: usize = 40;
         for case in cases {
             let n = case.labels.len();
             let width = case.values.len() / n;
-            let mut features = vec![0.0; n * FEATURES];
-            for (row, values) in features.chunks_exact_mut(FEATURES).zip(case.values.chunks_exact(width)) {
+            let mut features = vec![0.0; n * WIDTH];
+            for (row, values) in features.chunks_exact_mut(WIDTH).zip(case.values.chunks_exact(width)) {
                 row[..width].copy_from_slice(values);
             }
             let groups: Vec<u32> = (0..n as u32).collect();
             let sample = Sample {
                 features: &features,
-                width: FEATURES,
+                width: WIDTH,
                 labels: &case.labels,
                 groups: &groups,
                 label_weights: &case.label_weights,
             };
             let flows: Vec<usize> = (0..n).collect();
-            let order: Vec<usize> = (0..FEATURES).collect();
+            let order: Vec<usize> = (0..WIDTH).collect();
             let split = best_split(sample, &flows, &order).unwrap();
             assert_eq!(split.feature, case.feature);
             assert!((f64::from(split.threshold) - case.threshold).abs() < 1e-6, "{split:?}");
