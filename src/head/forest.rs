@@ -62,9 +62,11 @@ impl Forest {
     pub fn vote(&self, features: &[f32; FEATURES], probabilities: &mut [f32]) {
         probabilities.iter_mut().for_each(|p| *p *= 1.0 - self.weight);
         self.add_shares(features, self.weight, probabilities);
+        // Against the largest, so that no power is too small for all to be 0.
+        let top = probabilities.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         let mut sum = 0.0;
         for p in probabilities.iter_mut() {
-            *p = p.powf(1.0 / self.temperature);
+            *p = (*p / top).powf(1.0 / self.temperature);
             sum += *p;
         }
         probabilities.iter_mut().for_each(|p| *p /= sum);
@@ -164,6 +166,17 @@ mod tests {
         assert!((vote(&[0, 1])[1] - (0.4 + 0.25 * 0.75)).abs() < 1e-6);
         let values = features(&[1; 50], &centroids);
         assert_eq!(values, [3.0; FEATURES]);
+    }
+
+    #[test]
+    fn probabilities_sum_to_1_at_any_temperature() {
+        for temperature in [0.01, 0.5, 100.0] {
+            let forest = Forest { temperature, ..forest() };
+            forest.check(100).unwrap();
+            let mut out = [0.01; 100];
+            forest.vote(&[0.0; FEATURES], &mut out);
+            assert!((out.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{temperature}: {:?}", &out[..3]);
+        }
     }
 
     #[test]
