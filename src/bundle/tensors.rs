@@ -120,7 +120,8 @@ pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<
 }
 
 /// The forest over `n_labels` labels in the bytes of a `forest.safetensors`: `nodes` f32 `[n, 3]`, a split as feature,
-/// threshold and lower child, a leaf as -1 and where its shares begin and end; `shares` `[m, 2]`; `roots`, `weight` and `temperature`.
+/// threshold and lower child, a leaf as -1 and where its shares begin and end; `shares` `[m, 2]`; `roots`, `weight` and
+/// `temperature`.
 pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
     let file = Tensors::parse(bytes, 0)?;
     let rows = |name: &str, width: usize| {
