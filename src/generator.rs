@@ -138,9 +138,10 @@ impl Generator {
             }
             let sequences = scratch.sequences.as_ragged();
             let tokens = sequences.values();
-            let is_first = |place: usize| sequences.offsets().binary_search(&(place as u64)).is_ok();
             let value = |place: usize, logits: &[f32]| match tokens.get(place + 1) {
-                Some(&token) if token < vocabulary.n_packet_tokens => nll(logits, vocabulary, !is_first(place), token),
+                Some(&token) if token < vocabulary.n_packet_tokens => {
+                    nll(logits, vocabulary, tokens[place] != first, token)
+                }
                 // Of the last token of a flow: what comes after it is not known.
                 _ => 0.0,
             };

@@ -3,15 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "common/place.rs"]
+mod place;
 
 use common::assert_same_flows;
+use place::Place;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use trafficgpt::classifier::Classifier;
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
@@ -21,60 +23,10 @@ use trafficgpt::random::Stream;
 use trafficgpt::train::table::{Row, Split, Table, pcap};
 use trafficgpt::worker::Worker;
 
-/// A directory to run commands in.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
-        command.current_dir(self.0.path()).args(line.split_whitespace());
-        command
-    }
-
-    /// Runs a command line whose words hold no spaces.
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-
-    /// Runs it and expects success; gives standard output.
-    fn succeed(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs it and expects the exit code of bad input, one line of error on standard error and none on standard output;
-    /// gives that line.
-    fn refused(&self, line: &str) -> String {
-        let output = self.run(line);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
-        assert!(said.lines().last().unwrap_or_default().starts_with("error: "), "{line}: {said}");
-        said
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.0.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// Writes a capture of these flows.
-    fn capture(&self, name: &str, flows: &[Row]) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        pcap::write(&self.path(name), flows, pcap::Transport::Udp).unwrap();
-    }
+/// Writes a capture of these flows.
+fn capture(place: &Place, name: &str, flows: &[Row]) {
+    fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
+    pcap::write(&place.path(name), flows, pcap::Transport::Udp).unwrap();
 }
 
 fn row(packets: Vec<Packet>) -> Row {
@@ -114,7 +66,7 @@ fn help_teaches_and_bad_arguments_are_exit_code_2() {
 #[test]
 fn a_missing_bundle_is_named() {
     let place = Place::new();
-    place.capture("a.pcap", &udp_flows(1));
+    capture(&place, "a.pcap", &udp_flows(1));
     for line in ["info no.tgpt", "classify no.tgpt a.pcap", "generate no.tgpt -n 1 -o out.csv"] {
         assert!(place.refused(line).contains("no.tgpt"), "{line}");
     }
@@ -137,7 +89,7 @@ fn info_tells_what_the_bundle_holds() {
 fn metering_gives_the_flows_of_a_capture() {
     let place = Place::new();
     let flows = udp_flows(50);
-    place.capture("a.pcap", &flows);
+    capture(&place, "a.pcap", &flows);
     for output in ["flows.parquet", "flows.csv"] {
         let said = place.run(&format!("meter a.pcap -o {output} --label dns --split val"));
         let said = String::from_utf8(said.stderr).unwrap();
@@ -156,8 +108,8 @@ fn metering_gives_the_flows_of_a_capture() {
 fn labels_come_from_names_and_directories_are_searched() {
     let place = Place::new();
     let flows = udp_flows(3);
-    place.capture("lab/dns/1.pcap", &flows);
-    place.capture("lab/web/1.pcap", &flows);
+    capture(&place, "lab/dns/1.pcap", &flows);
+    capture(&place, "lab/web/1.pcap", &flows);
     let meter = |rest: &str| {
         place.succeed(&format!("meter lab -o flows.csv {rest}"));
         Table::read(&place.path("flows.csv")).unwrap()
@@ -175,7 +127,7 @@ fn labels_come_from_names_and_directories_are_searched() {
 #[test]
 fn labels_come_from_a_file_by_5_tuple() {
     let place = Place::new();
-    place.capture("a.pcap", &udp_flows(3));
+    capture(&place, "a.pcap", &udp_flows(3));
     place.succeed("meter a.pcap -o plain.parquet");
     let rows = Table::read(&place.path("plain.parquet")).unwrap().rows;
     let key = rows[1].key.unwrap();
@@ -196,7 +148,7 @@ fn labels_come_from_a_file_by_5_tuple() {
 #[test]
 fn a_refused_capture_leaves_nothing_unless_told_to_keep_going() {
     let place = Place::new();
-    place.capture("good.pcap", &udp_flows(4));
+    capture(&place, "good.pcap", &udp_flows(4));
     fs::write(place.path("bad.pcap"), b"this is no capture at all, but some text").unwrap();
     let before = place.names();
     for output in ["flows.parquet", "flows.csv"] {
@@ -212,7 +164,7 @@ fn a_refused_capture_leaves_nothing_unless_told_to_keep_going() {
 #[test]
 fn bad_input_of_the_meter_is_named() {
     let place = Place::new();
-    place.capture("a.pcap", &udp_flows(1));
+    capture(&place, "a.pcap", &udp_flows(1));
     assert!(place.refused("meter missing.pcap -o out.csv").contains("missing.pcap"));
     assert!(place.refused("meter a.pcap -o out.xlsx").contains("out.xlsx"));
     assert!(place.refused("meter a.pcap -o no/such/out.csv").contains("no/such/out.csv"));
@@ -247,7 +199,7 @@ fn a_seed_gives_the_same_flows_in_every_format() {
         })
         .collect();
     assert!(carried.len() > 50, "{}", carried.len());
-    place.capture("carried.pcap", &carried);
+    capture(&place, "carried.pcap", &carried);
     place.succeed("meter carried.pcap -o metered.parquet --idle-timeout 1e8");
     assert_same_flows(&carried, &read("metered.parquet"));
     place.succeed("meter d.pcap -o metered.parquet --idle-timeout 1e8");
@@ -326,7 +278,7 @@ fn classifying_a_table_gives_the_librarys_verdicts_and_the_accuracy() {
 #[test]
 fn classifying_a_capture_names_its_flows() {
     let (place, bundle) = (Place::new(), common::random_bundle());
-    place.capture("a.pcap", &udp_flows(5));
+    capture(&place, "a.pcap", &udp_flows(5));
     let text = place.succeed(&format!("classify {} a.pcap --engine native", bundle.path().display()));
     assert_eq!(text.lines().count(), 6, "no labels, so no accuracy: {text}");
     assert!(text.contains("192.0.2.1:49152 > 198.51.100.1:9 udp"), "{text}");
@@ -378,7 +330,7 @@ fn scoring_ranks_the_strangest_flows_first() {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let (place, bundle) = (Place::new(), common::random_bundle());
-    place.capture("a.pcap", &udp_flows(3000));
+    capture(&place, "a.pcap", &udp_flows(3000));
     let mut command = place.command(&format!("classify {} a.pcap", bundle.path().display()));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());

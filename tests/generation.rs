@@ -3,56 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
+#[path = "common/place.rs"]
+mod place;
 
 use common::assert_same_flows;
+use place::Place;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use tempfile::TempDir;
+use std::path::Path;
+use std::process::Command;
 use trafficgpt::packet::Packet;
 use trafficgpt::random::Stream;
 use trafficgpt::train::table::pcap::{self, EPOCH_NS, Transport};
 use trafficgpt::train::table::{Row, Split, Table};
-
-/// A directory to run commands in.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
-        command.current_dir(self.0.path()).args(line.split_whitespace()).output().unwrap()
-    }
-
-    fn succeed(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Expects exit code 2; gives the last line of standard error.
-    fn refused(&self, line: &str) -> String {
-        let output = self.run(line);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
-        said.lines().last().unwrap_or_default().to_string()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
 
 /// Flows that the bundle generates of two of its classes, said to be real ones: of seed 1 to train, of seed 2 held out.
 fn real(place: &Place, bundle: &Path, n: usize) -> Table {
@@ -136,7 +99,7 @@ fn judging_refuses_what_cannot_be_judged() {
     assert!(place.refused(&line.replace("flows.csv", "other.csv")).contains("does not know are left out: ftp"));
     // The command for classifiers is still there.
     assert!(place.succeed(&line.replace(" generator", "")).starts_with("flows 24 of split val"));
-    assert!(place.refused("evaluate").contains("--help"), "a bundle is needed");
+    assert!(place.misused("evaluate").contains("--help"), "a bundle is needed");
 }
 
 fn row(packets: Vec<Packet>, start_ns: u64) -> Row {
@@ -295,7 +258,7 @@ fn bad_requests_are_told_before_any_work() {
         ("-n 1 --duration 3 --rate 1 -o a.csv", ""),
         ("-n 1 --rate 1 --poisson 1 -o a.csv", ""),
     ] {
-        assert!(place.refused(&format!("{line} {rest}")).contains(says), "{rest}");
+        assert!(place.misused(&format!("{line} {rest}")).contains(says), "{rest}");
     }
     assert_eq!(place.names(), ["full.pcap"]);
 }

@@ -60,6 +60,8 @@ pub fn run(args: Args) -> Outcome {
     let interrupt = Interrupt::on_signals()?;
     let generator = Generator::open(&args.engine.context()?, &args.bundle)?;
     let class = generate::class(&generator, &args.class)?;
+    // Before any work, so that a file that cannot be written is told at once.
+    let mut out = Output::create(args.output.as_deref())?;
     let mut ranking = Ranking::new(&generator, class, args.top);
     ranking.progress.begin("score", None);
     input::each_flow(&args.input, &args.meter, &mut |row| {
@@ -67,7 +69,6 @@ pub fn run(args: Args) -> Outcome {
         ranking.push(row)
     })?;
     let (flows, quantiles) = ranking.finish()?;
-    let mut out = Output::create(args.output.as_deref())?;
     let printed = print(&flows, &quantiles, args.json, &mut out);
     out.written(printed)?;
     out.finish()
