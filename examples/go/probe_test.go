@@ -324,18 +324,8 @@ func TestMetricsWhileItRuns(t *testing.T) {
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	probe := program(t, "probe", "-model", model, "-set", "engine=native", "-metrics", address, pipe)
-	if err := probe.Start(); err != nil {
-		t.Fatal(err)
-	}
+	packets, writer := fed(t, probe, pipe)
 	defer probe.Process.Kill()
-	packets, err := os.ReadFile(mixed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer writer.Close()
 	if _, err := writer.Write(packets); err != nil {
 		t.Fatal(err)

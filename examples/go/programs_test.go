@@ -65,6 +65,23 @@ func run(t *testing.T, command *exec.Cmd) string {
 	return said.String()
 }
 
+// fed starts a program that reads its capture from a pipe, and returns the mixed capture and where to write it.
+func fed(t *testing.T, command *exec.Cmd, pipe string) (packets []byte, writer *os.File) {
+	t.Helper()
+	packets, err := os.ReadFile(mixed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if writer, err = os.OpenFile(pipe, os.O_WRONLY, 0); err != nil {
+		command.Process.Kill()
+		t.Fatal(err)
+	}
+	return packets, writer
+}
+
 // needs skips the test where a program is not installed.
 func needs(t testing.TB, name, what string) {
 	t.Helper()

@@ -130,18 +130,8 @@ func TestAKilledWorkerLosesAndDoublesNothing(t *testing.T) {
 		t.Skip("skipped: no named pipes here: that killed workers lose nothing")
 	}
 	scatter := program(t, "scatter", "-nats", url, "-batch", "1", pipe)
-	if err := scatter.Start(); err != nil {
-		t.Fatal(err)
-	}
+	packets, writer := fed(t, scatter, pipe)
 	defer scatter.Process.Kill()
-	packets, err := os.ReadFile(mixed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	first, _ := start("first")
 	second, log := start("second")
 	eventually(t, "both wait for all shards", func() bool { return waitingPulls(t, url) >= 2*8 })
