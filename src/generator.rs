@@ -2,19 +2,16 @@
 
 use crate::context::Context;
 use crate::engine::EngineKind;
+use crate::engine::draw::{Draw, Drawing};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged, Rows};
 use crate::quantizer::Quantizer;
-use crate::random::uniform;
-use crate::sampling::{Decode, Sampler, Sampling, nll};
+use crate::sampling::{Decode, Sampling, nll};
 use crate::tokens::Token;
 use crate::worker::Worker;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Flows decoded side by side. A flow that ends leaves its slot to the next one.
-const SLOTS: usize = 64;
 
 /// Tokens scored at a time.
 const TOKENS_PER_BATCH: usize = 2048;
@@ -179,8 +176,8 @@ impl Generator {
         max_packets: usize,
     ) -> Result<Vec<Vec<Token>>> {
         let vocabulary = self.model.vocabulary();
-        let n_logits = vocabulary.len();
-        let n_slots = n_flows.min(SLOTS);
+        // A flow that ends leaves its slot to the next one.
+        let n_slots = n_flows.min(self.model.engine().slots());
         let mut finished = vec![Vec::new(); n_flows];
         if n_flows == 0 {
             return Ok(finished);
@@ -190,20 +187,22 @@ impl Generator {
         let mut waiting = n_slots..n_flows;
         let mut drafts: Vec<Draft> =
             (0..n_slots).map(|i| Draft { flow: i, slot: i, last: first, tokens: Vec::new() }).collect();
-        let mut sampler = Sampler::default();
-        let mut slots = Vec::with_capacity(n_slots);
+        let mut drawing = Drawing::new(vocabulary, sampling);
+        let (mut slots, mut draws) = (Vec::with_capacity(n_slots), Vec::with_capacity(n_slots));
         while !drafts.is_empty() {
             slots.clear();
             slots.extend(drafts.iter().map(|d| d.slot));
             scratch.tokens.clear();
             scratch.tokens.extend(drafts.iter().map(|d| d.last));
-            scratch.logits.resize(drafts.len() * n_logits, 0.0);
-            session.step(&slots, &scratch.tokens, &mut scratch.logits)?;
-            for (draft, logits) in drafts.iter_mut().zip(scratch.logits.chunks_exact(n_logits)) {
-                let step = draft.tokens.len();
-                let flow = sampling.first_flow.wrapping_add(draft.flow as u64);
-                let u = uniform(sampling.seed, flow, step as u64);
-                draft.last = sampler.draw(logits, vocabulary, step > 0, sampling, u)?;
+            draws.clear();
+            draws.extend(drafts.iter().map(|draft| Draw {
+                flow: sampling.first_flow.wrapping_add(draft.flow as u64),
+                step: draft.tokens.len() as u32,
+                may_end: !draft.tokens.is_empty(),
+            }));
+            session.draw(&slots, &mut scratch.tokens, &draws, &mut drawing)?;
+            for (draft, &token) in drafts.iter_mut().zip(&scratch.tokens) {
+                draft.last = token;
                 if draft.last != vocabulary.eof {
                     draft.tokens.push(draft.last);
                 }
