@@ -175,36 +175,6 @@ impl RunKernel for OnCpu {
     }
 }
 
-#[test]
-fn kernels_give_the_hosts_results() {
-    let Some(run) = OnCpu::new(PLAIN) else { return };
-    checks::encode_gives_the_tokens_of_the_table(&run, &[1, 31, 33, 30_007]);
-    checks::encode_finds_the_first_illegal_time(&run);
-    checks::accumulate_sums_as_the_host(&run, &[1, 33, 50_007]);
-    checks::scaled_times_are_the_hosts(&run, 100_007);
-    checks::extreme_packets_do_not_overflow(&run, 3 << 14);
-    checks::moments_sum_as_the_host(&run, &[1, 31, 50_007]);
-    checks::brute_force_finds_the_nearest(&run, &[1, 31, 1023, 1025, 4096, 3001]);
-}
-
-#[test]
-fn kernels_stay_within_their_buffers() {
-    let Some(run) = OnCpu::new(ADDRESSES) else { return };
-    checks::encode_gives_the_tokens_of_the_table(&run, &[1, 33, 1025]);
-    checks::accumulate_sums_as_the_host(&run, &[1, 16_385]);
-    checks::moments_sum_as_the_host(&run, &[33]);
-    checks::brute_force_finds_the_nearest(&run, &[1, 31, 1025]);
-}
-
-#[test]
-fn kernels_have_no_races() {
-    let Some(run) = OnCpu::new(RACES) else { return };
-    checks::encode_gives_the_tokens_of_the_table(&run, &[1025]);
-    checks::accumulate_sums_as_the_host(&run, &[16_385]);
-    checks::moments_sum_as_the_host(&run, &[16_385]);
-    checks::brute_force_finds_the_nearest(&run, &[1, 1025, 1023]);
-}
-
 /// Shapes of products: smaller than a tile, a tile, and parts of several.
 const SHAPES: [[usize; 3]; 5] = [[1, 1, 1], [3, 7, 5], [64, 64, 16], [65, 70, 33], [130, 67, 40]];
 const SHAPES_BF16: [[usize; 3]; 5] = [[1, 8, 8], [5, 3, 16], [64, 64, 32], [129, 136, 72], [70, 201, 168]];
@@ -217,8 +187,15 @@ fn network_kernels(run: &dyn RunKernel) {
 }
 
 #[test]
-fn the_networks_kernels_give_the_references_results() {
+fn kernels_give_the_hosts_results() {
     let Some(run) = OnCpu::new(PLAIN) else { return };
+    checks::encode_gives_the_tokens_of_the_table(&run, &[1, 31, 33, 30_007]);
+    checks::encode_finds_the_first_illegal_time(&run);
+    checks::accumulate_sums_as_the_host(&run, &[1, 33, 50_007]);
+    checks::scaled_times_are_the_hosts(&run, 100_007);
+    checks::extreme_packets_do_not_overflow(&run, 3 << 14);
+    checks::moments_sum_as_the_host(&run, &[1, 31, 50_007]);
+    checks::brute_force_finds_the_nearest(&run, &[1, 31, 1023, 1025, 4096, 3001]);
     network_kernels(&run);
     network::matrices_are_multiplied(&run, OfNetwork::F32, &SHAPES);
     network::matrices_are_multiplied(&run, OfNetwork::Bf16, &SHAPES_BF16);
@@ -228,8 +205,12 @@ fn the_networks_kernels_give_the_references_results() {
 }
 
 #[test]
-fn the_networks_kernels_stay_within_their_buffers() {
+fn kernels_stay_within_their_buffers() {
     let Some(run) = OnCpu::new(ADDRESSES) else { return };
+    checks::encode_gives_the_tokens_of_the_table(&run, &[1, 33, 1025]);
+    checks::accumulate_sums_as_the_host(&run, &[1, 16_385]);
+    checks::moments_sum_as_the_host(&run, &[33]);
+    checks::brute_force_finds_the_nearest(&run, &[1, 31, 1025]);
     network_kernels(&run);
     network::matrices_are_multiplied(&run, OfNetwork::F32, &SHAPES[..4]);
     network::matrices_are_multiplied(&run, OfNetwork::Bf16, &SHAPES_BF16[..2]);
@@ -237,8 +218,12 @@ fn the_networks_kernels_stay_within_their_buffers() {
 }
 
 #[test]
-fn the_networks_kernels_have_no_races() {
+fn kernels_have_no_races() {
     let Some(run) = OnCpu::new(RACES) else { return };
+    checks::encode_gives_the_tokens_of_the_table(&run, &[1025]);
+    checks::accumulate_sums_as_the_host(&run, &[16_385]);
+    checks::moments_sum_as_the_host(&run, &[16_385]);
+    checks::brute_force_finds_the_nearest(&run, &[1, 1025, 1023]);
     network::sequences_are_pooled(&run);
     network::sequences_attend(&run, &[1, 9]);
     network::flows_attend_to_their_caches(&run);

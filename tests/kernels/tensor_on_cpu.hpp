@@ -13,7 +13,10 @@ static const Bf16* row_of_lane(const std::atomic<unsigned long long>* addresses,
 
 static u32 side_by_side(Bf16 low, Bf16 high) { return low.bits | (u32)high.bits << 16; }
 
-static void load_matrices(u32 (&to)[4], const Bf16* row) {
+// Kept out of line: the kernels call them hundreds of times, unrolled.
+#define OUT_OF_LINE __attribute__((noinline)) static
+
+OUT_OF_LINE void load_matrices(u32 (&to)[4], const Bf16* row) {
     auto rows = exchange(row);
     for (unsigned matrix = 0; matrix < 4; ++matrix) {
         const Bf16* from = row_of_lane(rows, matrix * 8 + own_lane() / 4);
@@ -21,7 +24,7 @@ static void load_matrices(u32 (&to)[4], const Bf16* row) {
     }
 }
 
-static void load_transposed(u32 (&to)[4], const Bf16* row) {
+OUT_OF_LINE void load_transposed(u32 (&to)[4], const Bf16* row) {
     auto rows = exchange(row);
     for (unsigned matrix = 0; matrix < 4; ++matrix) {
         unsigned at = matrix * 8 + own_lane() % 4 * 2;
@@ -32,7 +35,7 @@ static void load_transposed(u32 (&to)[4], const Bf16* row) {
 // The number of row or column `i` of two that lie side by side.
 static float half_of(u32 both, unsigned i) { return real(Bf16{(u16)(both >> 16 * i)}); }
 
-static void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+OUT_OF_LINE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     float left[16][16], right[16][8];
     for (unsigned part = 0; part < 4; ++part) {
         auto lanes = exchange(a[part]);
@@ -64,7 +67,7 @@ struct Copy {
 static std::deque<std::vector<Copy>> groups[BLOCK];
 static std::vector<Copy> open_group[BLOCK];
 
-static void begin_copy(Bf16* shared, const Bf16* global, bool there) {
+OUT_OF_LINE void begin_copy(Bf16* shared, const Bf16* global, bool there) {
     if ((uintptr_t)shared % 16 != 0 || (uintptr_t)global % 16 != 0) {
         fprintf(stderr, "a copy of 16 bytes is not aligned\n");
         abort();

@@ -267,8 +267,8 @@ pub(in crate::cuda) fn sequences_attend(run: &dyn RunKernel, lengths: &[usize]) 
             );
             let part = |row: usize, part: usize, head: usize| &qkv[(row * 3 + part) * d + head * dim..][..dim];
             let mut expected = Vec::new();
-            for row in 0..n {
-                let seen = row - positions[row] as usize..=row;
+            for (row, &position) in positions.iter().enumerate() {
+                let seen = row - position as usize..=row;
                 for head in 0..heads {
                     let of = |which| seen.clone().map(|j| part(j, which, head)).collect::<Vec<_>>();
                     expected.extend(attention(part(row, 0, head), &of(1), &of(2)));
@@ -361,7 +361,7 @@ pub(in crate::cuda) fn tokens_are_drawn_by_the_rule(run: &dyn RunKernel, packets
         rules.push(Sampling { temperature, top_k, top_p, ..plain.clone() });
     }
     for sampling in &rules {
-        let may_end = |row: usize| row % 3 != 0;
+        let may_end = |row: usize| !row.is_multiple_of(3);
         let flow = |row: usize| sampling.first_flow + row as u64 / 4;
         let draws: Vec<[u32; 4]> = (0..rows)
             .map(|row| [flow(row) as u32, (flow(row) >> 32) as u32, (row % 4) as u32, u32::from(may_end(row))])
