@@ -607,7 +607,10 @@ tgpt_status tgpt_config_new(struct tgpt_config **out, struct tgpt_error *error);
  * Threads: one at a time per config.
  * Since: 0.1.0.
  */
-tgpt_status tgpt_config_set(struct tgpt_config *config, const char *key, const char *value, struct tgpt_error *error);
+tgpt_status tgpt_config_set(struct tgpt_config *config,
+                            const char *key,
+                            const char *value,
+                            struct tgpt_error *error);
 
 /**
  * Frees a config; NULL is legal. Handles made from it are not touched.

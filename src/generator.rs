@@ -176,13 +176,13 @@ impl Generator {
         max_packets: usize,
     ) -> Result<Vec<Vec<Token>>> {
         let vocabulary = self.model.vocabulary();
-        // A flow that ends leaves its slot to the next one.
-        let n_slots = n_flows.min(self.model.engine().slots());
         let mut finished = vec![Vec::new(); n_flows];
         if n_flows == 0 {
             return Ok(finished);
         }
         let (session, scratch) = worker.session(&self.model)?;
+        // A flow that ends leaves its slot to the next one.
+        let n_slots = n_flows.min(session.slots());
         session.begin(n_slots)?;
         let mut waiting = n_slots..n_flows;
         let mut drafts: Vec<Draft> =

@@ -65,7 +65,7 @@ pub fn rows(device: &Device) -> Vec<String> {
         let peak = peak(device.name(), precision);
         rows.extend([1, 64, 4096].map(|flows| classify(&engine, precision, peak, flows)));
         for flows in [64, 1024, 8192] {
-            rows.push(if engine.slots() < flows {
+            rows.push(if engine.clone().session().unwrap().slots() < flows {
                 format!("| generate, {precision:?}, {flows} flows at once | no memory for so many caches | |")
             } else {
                 generate(&engine, precision, bandwidth, flows)

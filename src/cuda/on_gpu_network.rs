@@ -222,7 +222,7 @@ fn what_cannot_be_is_told_and_the_session_goes_on() {
     let engine = open(&weights, Precision::F32, MEMORY[0]);
     let mut session = engine.clone().session().unwrap();
     let v = engine.config().vocab_size;
-    assert!(engine.slots() >= 1);
+    assert!((1..100).contains(&session.slots()));
     let mut logits = vec![0.0; 2 * v];
     assert!(session.step(&[0], &[1], &mut logits[..v]).is_err(), "nothing was begun");
     assert_eq!(session.begin(1000).unwrap_err().kind(), Kind::NoMemory);

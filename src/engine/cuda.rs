@@ -84,10 +84,6 @@ impl Engine for Cuda {
         BATCH_TOKENS
     }
 
-    fn slots(&self) -> usize {
-        self.0.slots()
-    }
-
     fn session(self: Arc<Self>) -> Result<Box<dyn Session>> {
         let lane = self.0.lane()?;
         Ok(Box::new(CudaSession { engine: self, lane }))
@@ -106,6 +102,10 @@ impl Session for CudaSession {
 
     fn vocab_size(&self) -> usize {
         self.engine.config().vocab_size
+    }
+
+    fn slots(&self) -> usize {
+        self.lane.slots()
     }
 
     fn begin(&mut self, slots: usize) -> Result<()> {

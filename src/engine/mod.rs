@@ -76,11 +76,6 @@ pub trait Engine: Send + Sync {
         2048
     }
 
-    /// Flows that are best decoded side by side.
-    fn slots(&self) -> usize {
-        64
-    }
-
     /// A session for one thread. Sessions share the weights and nothing else.
     fn session(self: Arc<Self>) -> Result<Box<dyn Session>>;
 }
@@ -95,6 +90,11 @@ pub trait Session: Send {
 
     /// Number of logits of a row.
     fn vocab_size(&self) -> usize;
+
+    /// Flows that are best decoded side by side.
+    fn slots(&self) -> usize {
+        64
+    }
 
     /// Begins a decode with room for `slots` flows of up to `n_positions` tokens, all of them empty. Ends the one
     /// before.

@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// What a kernel gives where no token can be drawn.
 const NO_TOKEN: Token = Token::MAX;
 
-/// Rows whose logits are computed at once, where there is memory.
+/// Flows decoded side by side, and rows whose logits are computed at once, where there is memory.
+const MAX_SLOTS: usize = 8192;
 const MAX_LOGIT_ROWS: usize = 8192;
 
 /// Which draw of a run a row's token is.
@@ -55,8 +56,18 @@ impl Lane {
     }
 
     /// Bytes of a row's logits.
-    pub(super) fn bytes_of_a_drawn_row(config: &Config) -> usize {
+    fn bytes_of_logits(config: &Config) -> usize {
         4 * config.vocab_size
+    }
+
+    /// Flows that are best decoded side by side: as many as take half of the memory that no other lane has, at least one.
+    pub fn slots(&self) -> usize {
+        let (config, precision) = (self.network.config(), self.network.precision());
+        let (cache, logits) = (Cache::each(config, precision), Self::bytes_of_logits(config));
+        let own = self.cache.as_ref().map_or(0, |own| own.slots() * cache)
+            + self.logits.as_ref().map_or(0, |own| own.rows * logits);
+        let each = cache + logits + Workspace::each(config, precision);
+        ((self.network.budget().left() + own) / 2 / each).clamp(1, MAX_SLOTS)
     }
 
     /// Embeds each sequence: the mean of its last hidden states over positions `first..len`. `out` is row-major
@@ -281,7 +292,7 @@ impl Lane {
             return Ok(());
         }
         let has = self.logits.as_ref().map_or(0, |logits| logits.rows);
-        let each = Self::bytes_of_a_drawn_row(self.network.config());
+        let each = Self::bytes_of_logits(self.network.config());
         let most = (self.network.budget().left() / 2 / each).max(1);
         let rows = rows.min(most);
         if rows <= has {

@@ -2,7 +2,6 @@
 
 use super::Precision;
 use super::budget::Budget;
-use super::cache::Cache;
 use super::kernels::{Epilogue, Factors, Kernels, Layout, Shape};
 use super::lane::Lane;
 use super::weights::DeviceWeights;
@@ -15,9 +14,6 @@ use std::sync::Arc;
 
 /// Widest head of the attention kernels.
 const MAX_HEAD_DIM: usize = 256;
-
-/// Flows decoded side by side, where their caches fit.
-const MAX_SLOTS: usize = 8192;
 
 /// How a network is put on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,15 +91,6 @@ impl Network {
     /// One worker's way through it, with a stream, buffers and caches of its own.
     pub fn lane(self: &Arc<Self>) -> Result<Lane> {
         Ok(Lane::new(self.clone(), self.device.beside()?))
-    }
-
-    /// Flows that may well be decoded side by side with the memory that is left: at least one.
-    pub fn slots(&self) -> usize {
-        let config = self.config();
-        let each = Cache::each(config, self.precision())
-            + Workspace::each(config, self.precision())
-            + Lane::bytes_of_a_drawn_row(config);
-        (self.budget.left() / 2 / each).clamp(1, MAX_SLOTS)
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
