@@ -1,5 +1,5 @@
 // kernels/tensor.cuh for the processor: lanes give each other what the tensor cores see of all of them. Copies land when they
-// are waited for and not before, so that a kernel that reads too early reads what was there.
+// are waited for and not before; until then what is no number lies there, for those who read too early or still.
 #pragma once
 
 #include "real.cuh"
@@ -32,25 +32,23 @@ OUT_OF_LINE void load_transposed(u32 (&to)[4], const Bf16* row) {
     }
 }
 
-// The number of row or column `i` of two that lie side by side.
-static float half_of(u32 both, unsigned i) { return real(Bf16{(u16)(both >> 16 * i)}); }
+// Number `i` of the four of two registers.
+static float quarter_of(u64 both, unsigned i) { return real(Bf16{(u16)(both >> 16 * i)}); }
 
 OUT_OF_LINE void multiply_add(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     float left[16][16], right[16][8];
-    for (unsigned part = 0; part < 4; ++part) {
-        auto lanes = exchange(a[part]);
+    for (unsigned half = 0; half < 2; ++half) {
+        auto lanes = exchange(u64{a[2 * half]} | u64{a[2 * half + 1]} << 32);
         for (unsigned lane = 0; lane < WARP; ++lane) {
-            for (unsigned i = 0; i < 2; ++i) {
-                left[lane / 4 + part % 2 * 8][lane % 4 * 2 + part / 2 * 8 + i] = half_of(from_lane<u32>(lanes, lane), i);
+            for (unsigned i = 0; i < 4; ++i) {
+                left[lane / 4 + i / 2 * 8][lane % 4 * 2 + half * 8 + i % 2] = quarter_of(from_lane<u64>(lanes, lane), i);
             }
         }
     }
-    for (unsigned part = 0; part < 2; ++part) {
-        auto lanes = exchange(b[part]);
-        for (unsigned lane = 0; lane < WARP; ++lane) {
-            for (unsigned i = 0; i < 2; ++i) {
-                right[lane % 4 * 2 + part * 8 + i][lane / 4] = half_of(from_lane<u32>(lanes, lane), i);
-            }
+    auto lanes = exchange(u64{b[0]} | u64{b[1]} << 32);
+    for (unsigned lane = 0; lane < WARP; ++lane) {
+        for (unsigned i = 0; i < 4; ++i) {
+            right[lane % 4 * 2 + i / 2 * 8 + i % 2][lane / 4] = quarter_of(from_lane<u64>(lanes, lane), i);
         }
     }
     for (unsigned part = 0; part < 4; ++part) {
@@ -72,6 +70,7 @@ OUT_OF_LINE void begin_copy(Bf16* shared, const Bf16* global, bool there) {
         fprintf(stderr, "a copy of 16 bytes is not aligned\n");
         abort();
     }
+    memset(shared, 0xff, 16);
     open_group[threadIdx.x].push_back({shared, global, there});
 }
 
