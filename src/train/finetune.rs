@@ -2,7 +2,8 @@
 //!
 //! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
-//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards. The flows that a class
+//! token leads are never changed: what is generated from it is to be like them.
 
 use crate::classifier::argmax;
 use crate::error::Result;
@@ -298,10 +299,9 @@ impl Task for Classification<'_> {
                 batch.forget_targets();
             }
         }
-        for &Lesson { flow, pass } in &lessons {
+        for &Lesson { flow, .. } in &lessons {
             if let Some(class) = self.class_led(flow) {
-                let packets = self.jitter.tokens(train, flow, pass)?;
-                batch.push(self.vocabulary, class, packets, train.ended[flow]);
+                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
             }
         }
         self.scratch.batch = batch;
