@@ -153,8 +153,11 @@ fn the_table_of_an_appliance_gives_the_heads_verdicts() {
     }
 }
 
+/// Shape and values of each tensor of a file.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// A bundle whose head's file is damaged by `edit`; how it is refused.
-fn refused(good: &Path, edit: &dyn Fn(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>)) -> trafficgpt::Error {
+fn refused(good: &Path, edit: &dyn Fn(&mut Tensors)) -> trafficgpt::Error {
     let directory = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(good).unwrap() {
         let entry = entry.unwrap();
@@ -164,7 +167,8 @@ fn refused(good: &Path, edit: &dyn Fn(&mut BTreeMap<String, (Vec<usize>, Vec<f32
     let bytes = fs::read(&file).unwrap();
     let read = SafeTensors::deserialize(&bytes).unwrap();
     let values = |data: &[u8]| data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>();
-    let mut tensors = read.iter().map(|(name, t)| (name.to_string(), (t.shape().to_vec(), values(t.data())))).collect();
+    let mut tensors: Tensors =
+        read.iter().map(|(name, t)| (name.to_string(), (t.shape().to_vec(), values(t.data())))).collect();
     edit(&mut tensors);
     let raw: BTreeMap<_, (Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
@@ -189,7 +193,7 @@ fn edit_manifest(bundle: &Path, edit: impl FnOnce(&mut Value)) {
 
 #[test]
 fn damaged_heads_are_refused_with_what_is_wrong() {
-    type Edit = fn(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+    type Edit = fn(&mut Tensors);
     let (plain, directory) = (random_bundle(), tempfile::tempdir().unwrap());
     let knn: &[(&str, Edit)] = &[
         ("not finite", |t| t.get_mut("references").unwrap().1[5] = f32::NAN),

@@ -2,9 +2,9 @@
 //! labels, in the layout of libsvm and of scikit-learn's `NuSVC`.
 //!
 //! The machine of labels `i < j` decides by `f = sum_v a_v K(v, x) + b` over the support vectors of both: above 0 for `i`. A
-//! pair gives `ln σ(f)` to the one and `ln σ(-f)` to the other; the probabilities are `softmax(2/C sum / temperature)` of
-//! what C labels are given (Refregier and Vallet, 1991: pairs that are taken for independent, and their number taken out).
-//! `NuSVC` counts the signs instead, which says the same of most flows and cannot say how sure it is.
+//! pair gives `ln σ(f)` to the one and `ln σ(-f)` to the other, and the probabilities are `softmax(sum / temperature)` of what
+//! each label is given: as if pairs were independent, which the temperature makes good. `NuSVC` counts the signs instead,
+//! which says the same of most flows and cannot say how sure it is.
 
 use super::linear::softmax;
 use super::{MAX_VALUES, Scratch, Standard};
@@ -108,7 +108,7 @@ impl Svm {
 
     /// The probabilities, given the kernel's value for each support vector.
     fn score(&self, kernel: &[f32], scores: &mut [f32]) {
-        let scale = 2.0 / (scores.len() as f32 * self.temperature);
+        let scale = 1.0 / self.temperature;
         scores.fill(0.0);
         self.decide(kernel, |i, j, f| {
             scores[i] += scale * log_sigmoid(f);

@@ -3,11 +3,14 @@
 //!
 //! Minimises `½ Σ α_s α_t y_s y_t K(s, t)` over `0 <= α <= 1` with `Σ_{y=1} α = Σ_{y=-1} α = ν n / 2`.
 
-/// Largest violation of optimality that is left, in units of the gradient.
+/// Largest violation of optimality that is left, in units of the gradient where the kernel of a point with itself is 1.
 const TOLERANCE: f64 = 1e-4;
 
 /// Least curvature along a pair: equal points have none.
 const MIN_CURVATURE: f64 = 1e-12;
+
+/// Pairs for each point after which a machine is taken as it is: with kernels that bound nothing the last bits take long.
+const MAX_STEPS: usize = 100;
 
 /// A margin this small is none: the reduced hulls of the two labels overlap (Crisp and Burges, 1999).
 const MIN_MARGIN: f64 = 100.0 * TOLERANCE;
@@ -76,9 +79,9 @@ impl Problem<'_> {
         for t in (0..self.n).filter(|&t| alpha[t] > 0.0) {
             self.step(&mut gradient, t, alpha[t]);
         }
-        // Converges long before; a bound all the same.
-        for _ in 0..1000 * self.n.max(1000) {
-            let Some((up, down)) = self.pair(&alpha, &gradient) else { break };
+        let scale = (0..self.n).map(|t| f64::from(self.row(t)[t])).sum::<f64>() / self.n as f64;
+        for _ in 0..MAX_STEPS * self.n.max(1000) {
+            let Some((up, down)) = self.pair(&alpha, &gradient, TOLERANCE * scale) else { break };
             let change = (gradient[down] - gradient[up]) / self.curvature(up, down);
             let change = change.min(1.0 - alpha[up]).min(alpha[down]);
             alpha[up] += change;
@@ -89,7 +92,7 @@ impl Problem<'_> {
         let first = level(&alpha[..self.n_first], &gradient[..self.n_first]);
         let second = level(&alpha[self.n_first..], &gradient[self.n_first..]);
         let margin = (first + second) / 2.0;
-        if margin <= MIN_MARGIN {
+        if margin <= MIN_MARGIN * scale {
             return None;
         }
         let coefficients = alpha.iter().enumerate().map(|(t, alpha)| (self.sign(t) * alpha / margin) as f32).collect();
@@ -111,8 +114,8 @@ impl Problem<'_> {
     }
 
     /// Two points of one label, the first to grow at the cost of the second, that promise the most; none where nothing is
-    /// left to gain.
-    fn pair(&self, alpha: &[f64], gradient: &[f64]) -> Option<(usize, usize)> {
+    /// left to gain, but `tolerance`.
+    fn pair(&self, alpha: &[f64], gradient: &[f64], tolerance: f64) -> Option<(usize, usize)> {
         let (mut best, mut best_gain) = (None, 0.0);
         let mut violation: f64 = 0.0;
         for label in [0..self.n_first, self.n_first..self.n] {
@@ -127,7 +130,7 @@ impl Problem<'_> {
                 }
             }
         }
-        best.filter(|_| violation >= TOLERANCE)
+        best.filter(|_| violation >= tolerance)
     }
 }
 

@@ -73,15 +73,15 @@ fn machines_decide_as_scikit_learns_do() {
             for i in 0..n {
                 for j in i + 1..n {
                     let f = f64::from(decisions[pair]);
-                    logits[i] -= (-f).exp().ln_1p() * 2.0 / n as f64;
-                    logits[j] -= f.exp().ln_1p() * 2.0 / n as f64;
+                    logits[i] -= (-f).exp().ln_1p();
+                    logits[j] -= f.exp().ln_1p();
                     pair += 1;
                 }
             }
             let sum: f64 = logits.iter().map(|z| z.exp()).sum();
             for (score, logit) in scores.iter().zip(&logits) {
                 let expected = logit.exp() / sum;
-                assert!((f64::from(*score) - expected).abs() < 2e-4, "{kernel} {nu}: {scores:?}, not {expected}");
+                assert!((f64::from(*score) - expected).abs() < 5e-4, "{kernel} {nu}: {scores:?}, not {expected}");
             }
         }
     }
