@@ -304,7 +304,10 @@ impl Session<'_> {
     ) -> Result<Summary> {
         let path = self.output;
         let asked_to_stop = |interrupt: &Interrupt| match interrupt.asked() {
-            true => Err(Error::new(Kind::Interrupted, format!("interrupted; {} is of no use", path.display()))),
+            true => Err(Error::new(
+                Kind::Interrupted,
+                format!("interrupted before the head was fitted: remove {} and begin anew", path.display()),
+            )),
             false => Ok(()),
         };
         self.progress.line("embedding all flows once, since the network stays as it is");
