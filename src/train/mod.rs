@@ -11,6 +11,7 @@ pub mod finetune;
 pub mod forest;
 pub mod generation;
 pub mod head_loss;
+pub mod heads;
 pub mod interrupt;
 pub mod jitter;
 pub mod lessons;

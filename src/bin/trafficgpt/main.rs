@@ -10,6 +10,7 @@ mod evaluate;
 mod exit;
 mod finetune;
 mod generate;
+mod head;
 mod info;
 mod input;
 mod meter;
@@ -37,6 +38,7 @@ enum Command {
     Quantizer(quantizer::Args),
     Pretrain(pretrain::Args),
     Finetune(finetune::Args),
+    Head(head::Args),
     Bundle(bundle::Args),
     Evaluate(evaluate::Args),
     Classify(classify::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Head(args) => head::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
