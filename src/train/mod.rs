@@ -11,6 +11,8 @@ pub mod finetune;
 pub mod forest;
 pub mod generation;
 pub mod head_loss;
+pub mod huggingface;
+pub mod import;
 pub mod interrupt;
 pub mod jitter;
 pub mod lessons;

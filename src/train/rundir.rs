@@ -6,7 +6,7 @@
 //!   run.json                what is trained on what: shapes, vocabulary, labels, files with their checksums
 //!   quantizer.safetensors   copy of the quantizer the flows were read through
 //!   metrics.jsonl           one line per log interval and one per evaluation
-//!   loss.svg scores.svg     pictures of it
+//!   loss.svg perplexity.svg scores.svg   pictures of it, drawn anew at each evaluation
 //!   forest.safetensors      the trees that vote beside the head, at the end of a run that grows some
 //!   checkpoints/step-00000200.safetensors   the newest few
 //!   checkpoints/best.safetensors            the one to use
@@ -233,7 +233,8 @@ impl RunDir {
     pub fn log(&mut self, line: &Value) -> Result<()> {
         // One write for the line, so that a crash tears at most the last.
         let text = format!("{line}\n");
-        self.metrics.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path.join(METRICS), &e))
+        let written = self.metrics.write_all(text.as_bytes());
+        written.map_err(|e| explain_full(Error::io(&self.path.join(METRICS), &e), &self.path))
     }
 
     /// Drops the lines of `metrics.jsonl` past `step`, which a resumed run will do again, and torn ones.

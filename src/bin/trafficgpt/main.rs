@@ -10,6 +10,7 @@ mod evaluate;
 mod exit;
 mod finetune;
 mod generate;
+mod import;
 mod info;
 mod input;
 mod meter;
@@ -38,6 +39,7 @@ enum Command {
     Pretrain(pretrain::Args),
     Finetune(finetune::Args),
     Bundle(bundle::Args),
+    Import(import::Args),
     Evaluate(evaluate::Args),
     Classify(classify::Args),
     Score(score::Args),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => pretrain::run(args),
         Command::Finetune(args) => finetune::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::Import(args) => import::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Score(args) => score::run(args),
