@@ -3,7 +3,7 @@
 
     check_import.py TRAFFICGPT                  import checkpoints in every form; exit status 1 if anything is off
     check_import.py TRAFFICGPT --original DIR   also with clusters.json and ids_to_tokens.json of DIR, a network of their size
-    check_import.py TRAFFICGPT --golden DIR     also write the small files of the Rust tests
+    check_import.py --golden DIR                write the small files of the Rust tests
 
 TRAFFICGPT is the program. Networks have random weights, made here by transformers; logits are compared by ONNX Runtime on
 the bundle's graph, token by token, and by the native engine through `trafficgpt score`. Back: transformers loads the
@@ -219,15 +219,31 @@ GOLDEN = {
 }
 
 
+def write_golden(directory, vocab, k):
+    for name, (form, inner) in GOLDEN.items():
+        place = directory / name
+        shutil.rmtree(place, ignore_errors=True)
+        saved(place, network(len(name), vocab, inner=inner), form)
+        meaning(place, k)
+        (place / "generation_config.json").unlink(missing_ok=True)
+        model = theirs(place)
+        rows = [{"tokens": s, "logits": np.float32(logits_of(model, s)).tolist()} for s in sequences(model.config)]
+        (place / "expected.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program")
+    parser.add_argument("program", nargs="?")
     parser.add_argument("--original", type=Path)
     parser.add_argument("--golden", type=Path)
     args = parser.parse_args()
-    program = str(Path(args.program).resolve())
     k = 12
     vocab = k + 4 + len(CLASSES)
+    if args.golden:
+        write_golden(args.golden, vocab, k)
+    if not args.program:
+        return
+    program = str(Path(args.program).resolve())
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         for i, form in enumerate(FORMS):
@@ -242,16 +258,6 @@ def main():
             model = network(1, len(finite) + len(names), 128, 6, 512, 8)
             (scratch / "original").mkdir()
             check_form(program, scratch / "original", "pickle", model, len(finite), args.original)
-    if args.golden:
-        for name, (form, inner) in GOLDEN.items():
-            place = args.golden / name
-            shutil.rmtree(place, ignore_errors=True)
-            saved(place, network(len(name), vocab, inner=inner), form)
-            meaning(place, k)
-            (place / "generation_config.json").unlink(missing_ok=True)
-            model = theirs(place)
-            rows = [{"tokens": s, "logits": np.float32(logits_of(model, s)).tolist()} for s in sequences(model.config)]
-            (place / "expected.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     sys.exit(1 if FAILURES else 0)
 
 

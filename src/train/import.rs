@@ -80,7 +80,9 @@ fn check(weights: &Weights, tokens: &Tokens) -> Result<()> {
         return Ok(());
     }
     let said = &tokens.said;
-    Err(Error::mismatch(format!("config.json has vocab_size {rows}, but {said}, {ids} ids: they do not belong together")))
+    Err(Error::mismatch(format!(
+        "config.json has vocab_size {rows}, but {said}, {ids} ids: they do not belong together"
+    )))
 }
 
 impl Meaning {
@@ -107,7 +109,8 @@ fn of_original(clusters: &Path, names: &Path) -> Result<Tokens> {
     let imported = original::read_clusters(clusters)?;
     let k = imported.quantizer.n_tokens() as u32;
     let classes = original::read_names(names, k as usize)?;
-    let said = format!("{} has {k} finite rows and {} {} names", file_name(clusters), file_name(names), 4 + classes.len());
+    let said =
+        format!("{} has {k} finite rows and {} {} names", file_name(clusters), file_name(names), 4 + classes.len());
     let vocabulary = Vocabulary {
         n_packet_tokens: k,
         eof: k,

@@ -128,7 +128,7 @@ impl Data {
     /// The flows as a classifier learns them, and the teachers' answers for the training flows.
     fn lessons(&self, flows: Dataset, settings: &Finetune) -> Result<(Dataset, Teachers, Option<Vec<f32>>)> {
         let taught = !self.teachers.is_empty() && settings.unlabelled_weight > 0.0;
-        let flows = dataset::for_classifier(flows, taught)?;
+        let flows = dataset::for_classifier(flows, taught, settings.min_flows)?;
         let teachers = Teachers::open(&self.teachers, &flows.labels)?;
         let answers = teachers.answers(&flows.train, &flows.labels)?;
         Ok((flows, teachers, answers))
@@ -184,7 +184,8 @@ impl Session<'_> {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
                 settings.check()?;
-                let flows = self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
+                let flows =
+                    self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
                 record.check_data(&flows)?;
                 let model = pretrain::model(&record.model, &quantizer, &settings)?;
                 directory.set_config(&with_data(&settings, &data)?)?;

@@ -232,6 +232,8 @@ pub struct Finetune {
     pub run: Loop,
     /// Whether the network stays as it is and only the head learns.
     pub freeze: bool,
+    /// Fewest training flows that a label may have.
+    pub min_flows: usize,
     /// What the language model's loss is multiplied by beside the classifier's; 0: left out.
     pub lm_weight: f64,
     /// How labels of different size count.
@@ -267,6 +269,7 @@ impl Default for Finetune {
         Self {
             run: Loop { lr: 5e-4, schedule: Schedule::Plateau, patience: 8, ..Loop::default() },
             freeze: false,
+            min_flows: 2,
             lm_weight: 0.5,
             class_weights: ClassWeights::Sqrt,
             label_smoothing: 0.0,

@@ -6,7 +6,6 @@ use crate::train::checkpoint::{Checkpoint, Model, State};
 use crate::train::interrupt::Interrupt;
 use crate::train::pace::Pace;
 use crate::train::parameters::Parameters;
-use crate::train::pictures;
 use crate::train::progress::Progress;
 use crate::train::rundir::RunDir;
 use crate::train::settings::{Choose, Loop};
@@ -290,7 +289,7 @@ impl<'a> Trainer<'a> {
         }
         self.progress.line(&format!("{text}{}", if better { " (best)" } else { "" }));
         self.directory.log(&line)?;
-        pictures::draw(self.directory.path())?;
+        self.directory.draw()?;
         if better {
             self.directory.save_best(&self.state, &self.model)?;
         }

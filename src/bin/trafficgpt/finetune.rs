@@ -34,6 +34,9 @@ struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     freeze: bool,
+    /// Fewest training flows that a label may have; 0: a label may even have none.
+    #[arg(long)]
+    min_flows: Option<usize>,
     /// Weight of the language model's loss beside the classifier's; 0: the network forgets how to generate.
     #[arg(long)]
     lm_weight: Option<f64>,

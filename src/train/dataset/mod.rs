@@ -32,6 +32,9 @@ use std::path::{Path, PathBuf};
 /// are no others. Shorter flows are often equal by chance.
 const COPY_PACKETS: usize = 4;
 
+/// Labels that an error message lists.
+const LABELS_SHOWN: usize = 5;
+
 /// Most memory for flows that have to be in memory, bytes.
 const MAX_BYTES: u64 = 16 << 30;
 
@@ -397,8 +400,9 @@ fn sha256(path: &Path) -> Result<String> {
 }
 
 /// Checks that a data set has what a classifier needs: labels, and at least two of them. Flows without one are dropped,
-/// but for training flows where there are teachers to answer for them.
-pub fn for_classifier(mut data: Dataset, taught: bool) -> Result<Dataset> {
+/// but for training flows where there are teachers to answer for them. Labels with fewer than `min_flows` training flows
+/// are refused.
+pub fn for_classifier(mut data: Dataset, taught: bool, min_flows: usize) -> Result<Dataset> {
     if data.labels.len() < 2 {
         let what = match data.labels.first() {
             None => "no flow has a label: give tables with a column label, or meter captures with --label".to_string(),
@@ -424,6 +428,17 @@ pub fn for_classifier(mut data: Dataset, taught: bool) -> Result<Dataset> {
     let mut counts = vec![0usize; data.labels.len()];
     for label in data.train.labels.iter().flatten() {
         counts[*label as usize] += 1;
+    }
+    let few = data.labels.iter().zip(&counts).filter(|(_, n)| **n < min_flows);
+    let few: Vec<String> = few.map(|(label, n)| format!("{label} ({n})")).collect();
+    if !few.is_empty() {
+        let more = few.len().saturating_sub(LABELS_SHOWN);
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(Error::invalid(format!(
+            "labels with fewer than {min_flows} training flows, too few to learn: {}{others}; meter more of them, leave \
+             them out with --exclude label=NAME, or allow it with --min-flows 0",
+            few[..few.len() - more].join(", ")
+        )));
     }
     let missing: Vec<&str> =
         data.labels.iter().zip(&counts).filter(|(_, n)| **n == 0).map(|(l, _)| l.as_str()).collect();
@@ -488,7 +503,9 @@ mod tests {
         assert_eq!((data.train.ended[0], data.val.ended[0], data.val.tokens.row(0).len()), (true, false, N_PACKETS));
         assert_eq!(data.train.costs(), [6, 4]);
         assert_eq!((data.sources[0].file.as_str(), data.sources[0].rows), ("flows.parquet", 4));
-        let data = for_classifier(data, false).unwrap();
+        let refused = for_classifier(data.clone(), false, 2).unwrap_err();
+        assert!(refused.message().contains("a (0), b (1)"), "{refused}");
+        let data = for_classifier(data, false, 0).unwrap();
         assert_eq!(data.train.len(), 1);
         assert!(data.notes.iter().any(|n| n.contains("never to be found: a")), "{:?}", data.notes);
     }
@@ -527,10 +544,10 @@ mod tests {
         let error = read(shared(), 0.0, false).unwrap_err();
         assert!(error.message().contains("same"), "{error}");
         let data = read(shared(), 0.0, true).unwrap();
-        assert!(for_classifier(data, false).unwrap_err().message().contains("label a"));
+        assert!(for_classifier(data, false, 0).unwrap_err().message().contains("label a"));
         let unlabelled =
             read(vec![row(1, 4, None, "a", Some(Split::Train)), row(2, 4, None, "b", Some(Split::Val))], 0.0, false);
-        assert!(for_classifier(unlabelled.unwrap(), false).unwrap_err().message().contains("no flow has a label"));
+        assert!(for_classifier(unlabelled.unwrap(), false, 0).unwrap_err().message().contains("no flow has a label"));
         let only_test = read(vec![row(1, 4, None, "a", Some(Split::Test))], 0.0, false).unwrap_err();
         assert!(only_test.message().contains("split train"), "{only_test}");
     }

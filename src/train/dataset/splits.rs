@@ -26,7 +26,9 @@ impl Splits {
     pub fn observe(&mut self, group: &str, split: Option<Split>) -> Result<()> {
         let Some(split) = split.filter(|_| !group.is_empty()) else { return Ok(()) };
         let id = digest(group);
-        if *self.of_group.entry(id).or_insert(split) != split && self.shared.insert(id) && self.shown.len() < GROUPS_SHOWN
+        if *self.of_group.entry(id).or_insert(split) != split
+            && self.shared.insert(id)
+            && self.shown.len() < GROUPS_SHOWN
         {
             self.shown.insert(group.to_string());
         }
@@ -53,7 +55,8 @@ impl Splits {
     /// The split of flow `number`, once all rows were seen; a share `val_share` of the groups that have none is for
     /// validation.
     pub fn of(&self, group: &str, split: Option<Split>, number: u64, val_share: f64) -> Split {
-        if let Some(split) = split.or_else(|| self.of_group.get(&digest(group)).copied().filter(|_| !group.is_empty())) {
+        if let Some(split) = split.or_else(|| self.of_group.get(&digest(group)).copied().filter(|_| !group.is_empty()))
+        {
             return split;
         }
         // A flow without a group stands for itself.

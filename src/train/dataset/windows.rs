@@ -151,7 +151,8 @@ pub(super) fn scan(
     }
     if held_out.flows.len() as u64 != held_out.seen {
         let (kept, seen) = (held_out.flows.len(), held_out.seen);
-        data.notes.push(format!("{kept} of {seen} validation flows are judged by: as many as --shuffle-mib has room for"));
+        data.notes
+            .push(format!("{kept} of {seen} validation flows are judged by: as many as --shuffle-mib has room for"));
     }
     for (_, flow) in &held_out.flows {
         out.held_out.extend(flow.fingerprint);
@@ -302,8 +303,14 @@ mod tests {
     fn read(directory: &Path, most_bytes: Option<u64>) -> Result<Dataset> {
         let labelled = [directory.to_path_buf()];
         let (unlabelled, filters) = (&[][..], &[][..]);
-        let request =
-            Request { labelled: &labelled, unlabelled, filters, val_share: 0.2, allow_shared_groups: false, most_bytes };
+        let request = Request {
+            labelled: &labelled,
+            unlabelled,
+            filters,
+            val_share: 0.2,
+            allow_shared_groups: false,
+            most_bytes,
+        };
         Dataset::read(&request, &quantizer(), 126)
     }
 
@@ -359,15 +366,17 @@ mod tests {
         (0..5).for_each(|_| writer.push(&copy).unwrap());
         writer.finish().unwrap();
         let whole = read(directory.path(), None).unwrap();
-        let data = read(directory.path(), Some(4000)).unwrap();
+        let data = read(directory.path(), Some(12_000)).unwrap();
+        assert_eq!(shown(&data.val), shown(&whole.val));
         let windows = data.windows.as_ref().unwrap();
-        let read = (0..windows.n()).map(|window| windows.read(&quantizer(), 1, 0, window).unwrap());
-        let mut learnt: Vec<_> = read.flat_map(|flows| shown(&flows)).collect();
+        let flows = (0..windows.n()).map(|window| windows.read(&quantizer(), 1, 0, window).unwrap());
+        let mut learnt: Vec<_> = flows.flat_map(|flows| shown(&flows)).collect();
         learnt.sort();
         assert_eq!(learnt, shown(&whole.train));
         assert!(learnt.iter().all(|(number, _, _)| number / 7 % 4 % 3 == 0), "of split train alone");
         assert!(data.notes.iter().any(|note| note.contains("split test")), "{:?}", data.notes);
         // Validation flows have a bound as well.
+        let data = read(directory.path(), Some(4000)).unwrap();
         let kept: u64 = data.val.tokens.as_ragged().rows().map(|row| flow_bytes(row.len())).sum();
         assert!(kept <= 4000 && data.val.len() > 10 && data.val.len() < whole.val.len(), "{}", data.val.len());
         assert!(data.notes.iter().any(|note| note.contains("validation flows are judged by")), "{:?}", data.notes);

@@ -323,8 +323,12 @@ mod tests {
     /// What `torch.save({"w": torch.zeros(2, 3)})` pickles, as `pickletools.dis` of PyTorch's file shows it.
     fn saved() -> Vec<u8> {
         let mut out = b"\x80\x02}q\x00X\x01\x00\x00\x00wq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((".to_vec();
-        out.extend(b"X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpu");
-        out.extend(b"q\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0bt");
+        out.extend(
+            b"X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpu",
+        );
+        out.extend(
+            b"q\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0bt",
+        );
         out.extend(b"q\x0cRq\x0ds.");
         out
     }

@@ -38,18 +38,15 @@ pub(super) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Place>> {
     let mut storages = BTreeMap::new();
     let mut out = BTreeMap::new();
     for tensor in pickled {
-        let place = place(&archive, &tensor, &mut storages).map_err(|e| e.at(format_args!("tensor {}", tensor.name)))?;
+        let place =
+            place(&archive, &tensor, &mut storages).map_err(|e| e.at(format_args!("tensor {}", tensor.name)))?;
         out.insert(tensor.name.to_string(), place);
     }
     Ok(out)
 }
 
 /// Where the values of a tensor lie. `storages` are the members found so far.
-fn place(
-    archive: &Archive<'_>,
-    tensor: &Pickled<'_>,
-    storages: &mut BTreeMap<String, Range<usize>>,
-) -> Result<Place> {
+fn place(archive: &Archive<'_>, tensor: &Pickled<'_>, storages: &mut BTreeMap<String, Range<usize>>) -> Result<Place> {
     let shape = tensor.shape.clone();
     let dtype = match tensor.storage.kind {
         "FloatStorage" => Dtype::F32,

@@ -217,7 +217,9 @@ fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()
         if path.is_dir() {
             if depth == 0 {
                 let place = path.display();
-                return Err(Error::invalid(format!("{place}: {MAX_DEPTH} directories in each other; is a link a loop?")));
+                return Err(Error::invalid(format!(
+                    "{place}: {MAX_DEPTH} directories in each other; is a link a loop?"
+                )));
             }
             search(&path, depth - 1, files)?;
         } else if path.extension().is_some_and(|e| e == "parquet" || e == "csv" || e == "jsonl") {
