@@ -307,8 +307,9 @@ impl Dataset {
         let labels: BTreeSet<&str> = kept.filter_map(|f| f.label.as_deref()).collect();
         let ids: BTreeMap<String, u32> = labels.into_iter().map(String::from).zip(0..).collect();
         let mut copies = 0;
-        let mut groups: HashMap<&str, u32> = HashMap::new();
-        for (flow, i) in staged.iter().zip(0..) {
+        let mut groups: HashMap<String, u32> = HashMap::new();
+        // Each is let go as soon as it is copied, so that not all of them are in memory twice.
+        for (flow, i) in staged.into_iter().zip(0..) {
             let part = match flow.split {
                 Some(Split::Val) => &mut self.val,
                 Some(Split::Train) if flow.fingerprint.is_some_and(|f| held_out.contains(&f)) => {
@@ -318,9 +319,9 @@ impl Dataset {
                 Some(Split::Train) => &mut self.train,
                 _ => continue,
             };
-            part.push(flow, &ids);
+            part.push(&flow, &ids);
             // Numbers of flows are used once each, so that of a group's first flow can stand for the group.
-            let own = if flow.group.is_empty() { i } else { *groups.entry(&flow.group).or_insert(i) };
+            let own = if flow.group.is_empty() { i } else { *groups.entry(flow.group).or_insert(i) };
             part.groups.pop();
             part.groups.push(own);
         }

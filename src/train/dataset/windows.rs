@@ -327,7 +327,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         tables(directory.path(), 12, |_| None);
         let whole = read(directory.path(), None).unwrap();
-        let most = 9000;
+        let most = 11_000;
         let data = read(directory.path(), Some(most)).unwrap();
         let windows = data.windows.as_ref().unwrap();
         assert!((5..9).contains(&windows.n()), "{}", windows.n());
