@@ -12,6 +12,8 @@ pub mod forest;
 pub mod generation;
 pub mod head_loss;
 pub mod heads;
+pub mod huggingface;
+pub mod import;
 pub mod interrupt;
 pub mod jitter;
 pub mod lessons;
