@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::packet::{N_PACKETS, Packet, Rows};
 use crate::quantizer::Quantizer;
 use crate::tokens::Token;
+use crate::train::groups;
 use crate::train::table::{self, Filter, Row, Split, Table};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,9 +23,6 @@ use std::path::{Path, PathBuf};
 /// A training flow is a copy of a validation flow if at least this many packets are equal in size and time, and there
 /// are no others. Shorter flows are often equal by chance.
 const COPY_PACKETS: usize = 4;
-
-/// Groups that an error message lists.
-const GROUPS_SHOWN: usize = 3;
 
 /// Which flows to read.
 #[derive(Clone, Debug)]
@@ -246,22 +244,10 @@ pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
 
 /// Gives a split to every flow that has none, and refuses groups that lie on several sides.
 fn assign_splits(staged: &mut [Staged], request: &Request<'_>) -> Result<()> {
-    let mut splits: BTreeMap<&str, Split> = BTreeMap::new();
-    let mut shared: BTreeSet<&str> = BTreeSet::new();
-    for flow in staged.iter().filter(|f| !f.group.is_empty()) {
-        let Some(split) = flow.split else { continue };
-        if *splits.entry(&flow.group).or_insert(split) != split {
-            shared.insert(&flow.group);
-        }
-    }
+    let of_groups = staged.iter().filter_map(|f| Some((f.group.as_str(), f.split?)));
+    let (splits, shared) = groups::splits(of_groups);
     if !shared.is_empty() && !request.allow_shared_groups {
-        let some: Vec<&str> = shared.iter().copied().take(GROUPS_SHOWN).collect();
-        return Err(Error::mismatch(format!(
-            "{} groups have flows in more than one split, such as {}: related flows would be learnt and judged by; \
-             split by group, or allow it with --allow-shared-groups",
-            shared.len(),
-            some.join(", ")
-        )));
+        return Err(groups::refusal(&shared));
     }
     let assigned: Vec<Split> = staged
         .iter()

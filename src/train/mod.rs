@@ -1,6 +1,7 @@
 //! Training, and what the command line needs around it.
 
 pub mod atomic;
+pub mod baselines;
 pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;
@@ -10,6 +11,7 @@ pub mod evaluate;
 pub mod finetune;
 pub mod forest;
 pub mod generation;
+pub mod groups;
 pub mod head_loss;
 pub mod interrupt;
 pub mod jitter;
@@ -19,6 +21,7 @@ pub mod optimizer;
 pub mod original;
 pub mod pace;
 pub mod packets;
+pub mod page;
 pub mod parameters;
 pub mod pictures;
 pub mod plot;
