@@ -35,9 +35,9 @@ judged apart: how well it sees that they are strangers (AUROC, false positives w
 make a model that does not know a class, pretrain and finetune it with --hold-out-class CLASS.
 
 Baselines are fitted to split train and see a flow's first 20 packets as they are: majority, forest and boosting (sizes), \
-forest-times and boosting-times (sizes and times), neighbours. On two cores all of them take about a minute for 3,000 \
-training flows of 20 labels and half an hour for 100,000 of 50; boosting takes most of that, and --baselines forest a \
-tenth. The test split is for the last figure alone: choose everything on val.")]
+forest-times and boosting-times (sizes and times), neighbours. All of them take about a minute for 3,000 training flows of \
+20 labels; boosting, most of that, takes longer by flows times labels: leave it out of large tables by --baselines \
+majority,forest,forest-times. The test split is for the last figure alone: choose everything on val.")]
 pub struct Args {
     #[command(subcommand)]
     what: Option<What>,
