@@ -140,9 +140,8 @@ impl Packed {
     }
 }
 
-/// Most rows of a portable tile: their sums, one register each with AVX-512 and four without any vectors, and what is
-/// multiplied must find room in the registers.
-const ROWS: usize = 4;
+/// Most rows of a portable tile: with two vectors each, their sums leave four of sixteen registers.
+const ROWS: usize = 6;
 
 /// A tile by the vectors that pulp finds.
 struct Portable<'a> {
@@ -156,6 +155,8 @@ impl WithSimd for Portable<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match self.tile.rows {
+            6 => self.rows::<S, 6>(simd),
+            5 => self.rows::<S, 5>(simd),
             4 => self.rows::<S, 4>(simd),
             3 => self.rows::<S, 3>(simd),
             2 => self.rows::<S, 2>(simd),
@@ -174,7 +175,7 @@ impl Portable<'_> {
             |r| &a[r * a_stride..][..steps.len()],
         );
         let mut done = [[0.0; LINE]; R];
-        // Two vectors a row at a time: with four rows, all that sixteen registers hold.
+        // Two vectors a row at a time, so that the sums of all rows stay in registers.
         let step = (2 * S::F32_LANES).min(LINE);
         for at in (0..LINE).step_by(step) {
             if step == 2 * S::F32_LANES {

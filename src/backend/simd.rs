@@ -56,7 +56,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// The polynomial of degree 5 that interpolates `2^r` at the Chebyshev points of `|r| <= 1/2`, lowest power first.
-pub const EXP2: [f32; 6] = [1.0000001, 0.6931472, 0.24022107, 0.05550357, 0.009676032, 0.0013390863];
+pub const EXP2: [f32; 6] = [1.0000001, std::f32::consts::LN_2, 0.24022107, 0.05550357, 0.009676032, 0.0013390863];
 
 /// `2^x` with a relative error below 3e-7, saturated at `2^-126` and `2^126`. `x = n + r`, and [`EXP2`] gives `2^r`.
 #[inline(always)]
