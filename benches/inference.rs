@@ -1,8 +1,8 @@
 //! Speed of the native engine: embedding ragged batches of flows, and decoding with a cache.
 //!
 //! `cargo bench --bench inference` prints each case. `benches/inference.sh` runs it beside PyTorch and ONNX Runtime:
-//! `--write NETWORK DIRECTORY` writes a bundle with random weights, and `--serve BUNDLE FLOWS BATCH` (flows: a line of
-//! tokens each) prints "ready", then answers each line `N` of standard input with the seconds that N passes over all
+//! `--write NETWORK DIRECTORY` writes a bundle with random weights, and `--serve BUNDLE FLOWS BATCH PRECISION` (flows: a
+//! line of tokens each) prints "ready", then answers each line `N` of standard input with the seconds that N passes over all
 //! flows took, and `embeddings` with those of the first flow.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use trafficgpt::bundle::Bundle;
-use trafficgpt::engine::Session;
 use trafficgpt::engine::native::Native;
+use trafficgpt::engine::{Precision, Session};
 use trafficgpt::gpt2::{Config, Weights};
 use trafficgpt::packet::Rows;
 use trafficgpt::random::Stream;
@@ -53,11 +53,12 @@ struct Embedding {
 }
 
 impl Embedding {
-    fn new(weights: Arc<Weights>, flows: &Rows<Token>, batch: usize) -> Self {
+    fn new(weights: Arc<Weights>, flows: &Rows<Token>, batch: usize, precision: Precision) -> Self {
         let width = weights.config().n_embd;
         let all: Vec<usize> = (0..flows.len()).collect();
         let batches = all.chunks(batch).map(|part| part.iter().map(|&i| flows.row(i).to_vec()).collect()).collect();
-        Self { session: Native::new(weights, 1).session().unwrap(), batches, out: vec![0.0; batch * width] }
+        let session = Native::with_precision(weights, 1, precision).unwrap().session().unwrap();
+        Self { session, batches, out: vec![0.0; batch * width] }
     }
 
     /// Embeds all flows, batch by batch.
@@ -75,7 +76,9 @@ fn main() {
     match words[..] {
         #[cfg(feature = "train")]
         ["--write", name, directory] => write(name, Path::new(directory)),
-        ["--serve", bundle, flows, batch] => serve(Path::new(bundle), Path::new(flows), batch.parse().unwrap()),
+        ["--serve", bundle, flows, batch, precision] => {
+            serve(Path::new(bundle), Path::new(flows), batch.parse().unwrap(), precision);
+        }
         _ => print_all(&words),
     }
 }
@@ -105,13 +108,14 @@ fn write(name: &str, directory: &Path) {
     }
 }
 
-fn serve(bundle: &Path, flows: &Path, batch: usize) {
+fn serve(bundle: &Path, flows: &Path, batch: usize, precision: &str) {
     let text = std::fs::read_to_string(flows).unwrap();
     let flows: Rows<Token> =
         text.lines().map(|line| line.split(' ').map(|t| t.parse().unwrap()).collect::<Vec<Token>>()).collect();
     let weights = Bundle::open(bundle).unwrap().weights;
     let width = weights.config().n_embd;
-    let mut embedding = Embedding::new(weights, &flows, batch);
+    let precision = if precision == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let mut embedding = Embedding::new(weights, &flows, batch, precision);
     embedding.run();
     println!("ready");
     for line in std::io::stdin().lock().lines() {
@@ -141,7 +145,7 @@ fn print_all(names: &[&str]) {
         let weights = Arc::new(weights(*shape));
         let flows = flows(shape[0]);
         for batch in BATCHES {
-            let mut embedding = Embedding::new(weights.clone(), &flows, batch);
+            let mut embedding = Embedding::new(weights.clone(), &flows, batch, Precision::F32);
             let [median, low, high] = rate(FLOWS, || embedding.run());
             let us = 1e6 / median;
             println!("embed {name} batch {batch}: {median:.0} flows/s ({low:.0} to {high:.0}), {us:.1} us per flow");

@@ -17,26 +17,35 @@ pub(super) fn is_there() -> bool {
     false
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn compute(_: Tile<'_>, _: &mut [f32]) {}
+/// Whether it has products of bf16, too.
+pub(super) fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_there() && std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
-/// Computes a tile of up to [`ROWS`] rows; its first value goes to the first of `c`.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn compute<const BF16: bool>(_: Tile<'_>, _: &mut [f32]) {}
+
+/// Computes a tile of up to [`ROWS`] rows; its first value goes to the first of `c`. With `BF16`, factors are pairs, and
+/// the processor must have their products.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-pub(super) fn compute(tile: Tile<'_>, c: &mut [f32]) {
+pub(super) fn compute<const BF16: bool>(tile: Tile<'_>, c: &mut [f32]) {
     match tile.rows {
-        5 => rows::<5>(tile, c),
-        4 => rows::<4>(tile, c),
-        3 => rows::<3>(tile, c),
-        2 => rows::<2>(tile, c),
-        _ => rows::<1>(tile, c),
+        5 => rows::<5, BF16>(tile, c),
+        4 => rows::<4, BF16>(tile, c),
+        3 => rows::<3, BF16>(tile, c),
+        2 => rows::<2, BF16>(tile, c),
+        _ => rows::<1, BF16>(tile, c),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[allow(clippy::needless_range_loop, reason = "an index into arrays of registers")]
-fn rows<const R: usize>(tile: Tile<'_>, c: &mut [f32]) {
+fn rows<const R: usize, const BF16: bool>(tile: Tile<'_>, c: &mut [f32]) {
     let (steps, _) = tile.panel.as_chunks::<LINES>();
     let Some((bias, steps)) = steps.split_first() else { return };
     let mut rows = [&tile.a[..0]; R];
@@ -53,7 +62,8 @@ fn rows<const R: usize>(tile: Tile<'_>, c: &mut [f32]) {
             // SAFETY: every row was cut to `steps.len()` values just above, and `l` is below that.
             let factor = _mm512_set1_ps(unsafe { *rows[r].get_unchecked(l) });
             for g in 0..LINES {
-                sums[r][g] = _mm512_fmadd_ps(factor, step[g], sums[r][g]);
+                sums[r][g] =
+                    if BF16 { dot(factor, step[g], sums[r][g]) } else { _mm512_fmadd_ps(factor, step[g], sums[r][g]) };
             }
         }
     }
@@ -88,6 +98,20 @@ fn load(line: &Line) -> __m512 {
         std::arch::asm!("/* {0} */", inout(zmm_reg) vector, options(pure, nomem, nostack, preserves_flags));
     }
     vector
+}
+
+/// `sum` and the products of two pairs of bf16. In assembly, for otherwise this function would need the feature, and with it
+/// every one that it is part of.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn dot(a: __m512, b: __m512, mut sum: __m512) -> __m512 {
+    // SAFETY: registers only; `compute` asks for a processor that has the instruction.
+    unsafe {
+        std::arch::asm!("vdpbf16ps {0}, {1}, {2}", inout(zmm_reg) sum, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
 }
 
 /// As [`super::packed`]'s, with a reciprocal of 14 bits and a step of Newton's in place of the division.

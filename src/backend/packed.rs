@@ -8,7 +8,7 @@
 //! Every value is one chain of fused multiply-adds, first input first, that starts from the bias: the same bit by bit
 //! whichever rows are beside it.
 
-use super::simd::exp2;
+use super::simd::{exp2, vectorised};
 use bytemuck::{Pod, Zeroable};
 use pulp::{Arch, Simd, WithSimd};
 use std::array::from_fn;
@@ -34,11 +34,30 @@ pub enum End {
     Gelu,
 }
 
+/// What the factors of a product are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    F32,
+    /// The first eight bits of their mantissa. Sums are still of `f32`.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this processor has instructions for it.
+    pub fn is_there(self) -> bool {
+        self == Self::F32 || super::avx512::has_bf16()
+    }
+}
+
 /// Who computes a tile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kernel {
     /// [`super::avx512`]. Made only where the processor has AVX-512.
     Avx512,
+    /// The same with products of bf16. Made only where the processor has them.
+    Bf16,
     /// The vectors that pulp finds.
     Portable,
 }
@@ -51,6 +70,7 @@ pub struct Packed {
     /// Columns of a panel.
     width: usize,
     /// Panel after panel: its bias, then its row of each input; columns past the last are 0. Each panel starts a line.
+    /// Of bf16, a row is of two inputs, side by side in each column's 32 bits.
     panels: Vec<Line>,
 }
 
@@ -70,12 +90,22 @@ pub(super) struct Tile<'a> {
 
 impl Packed {
     /// Lays out the matrix whose value for input `l` and output `j` is `weight(l, j)`, with `bias` `[outputs]`, or with
-    /// none where that is empty.
+    /// none where that is empty. Without instructions for `precision` it is `f32`.
     ///
     /// # Panics
     /// If `bias` has another length.
-    pub fn new(inputs: usize, outputs: usize, bias: &[f32], weight: impl Fn(usize, usize) -> f32) -> Self {
-        let kernel = if super::avx512::is_there() { Kernel::Avx512 } else { Kernel::Portable };
+    pub fn new(
+        precision: Precision,
+        inputs: usize,
+        outputs: usize,
+        bias: &[f32],
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let kernel = match precision {
+            Precision::Bf16 if precision.is_there() => Kernel::Bf16,
+            _ if super::avx512::is_there() => Kernel::Avx512,
+            _ => Kernel::Portable,
+        };
         Self::for_kernel(kernel, inputs, outputs, bias, weight)
     }
 
@@ -88,10 +118,10 @@ impl Packed {
     ) -> Self {
         assert!(bias.is_empty() || bias.len() == outputs, "{} biases of {outputs} outputs", bias.len());
         let width = match kernel {
-            Kernel::Avx512 => LINES * LINE,
+            Kernel::Avx512 | Kernel::Bf16 => LINES * LINE,
             Kernel::Portable => LINE,
         };
-        let lines = (inputs + 1) * width / LINE;
+        let lines = (steps(kernel, inputs) + 1) * width / LINE;
         let mut panels = vec![Line::zeroed(); lines * outputs.div_ceil(width)];
         for (panel, first) in panels.chunks_exact_mut(lines).zip((0..outputs).step_by(width)) {
             let columns = first..outputs.min(first + width);
@@ -99,30 +129,55 @@ impl Packed {
             if let (Some(to), false) = (rows.next(), bias.is_empty()) {
                 to[..columns.len()].copy_from_slice(&bias[columns.clone()]);
             }
+            let second = |l: usize, j: usize| if l < inputs { weight(l, j) } else { 0.0 };
             for (l, to) in rows.enumerate() {
-                to.iter_mut().zip(columns.clone()).for_each(|(to, j)| *to = weight(l, j));
+                for (to, j) in to.iter_mut().zip(columns.clone()) {
+                    *to = match kernel {
+                        Kernel::Bf16 => pair(weight(2 * l, j), second(2 * l + 1, j)),
+                        _ => weight(l, j),
+                    };
+                }
             }
         }
         Self { kernel, inputs, outputs, width, panels }
     }
 
     /// `a W + b` of `rows` rows, which goes to `c` as `end` says. Row `i` of `a` begins at `i * a_stride`, and of `c` at
-    /// `i * c_stride`.
+    /// `i * c_stride`. `rounded` is scratch, which grows.
     ///
     /// # Panics
     /// If `a` or `c` is shorter than that, or a stride than a row.
-    pub fn multiply(&self, rows: usize, (a, a_stride): (&[f32], usize), (c, c_stride): (&mut [f32], usize), end: End) {
+    pub fn multiply(
+        &self,
+        rows: usize,
+        (a, a_stride): (&[f32], usize),
+        (c, c_stride): (&mut [f32], usize),
+        end: End,
+        rounded: &mut Vec<f32>,
+    ) {
         for (len, stride, row) in [(a.len(), a_stride, self.inputs), (c.len(), c_stride, self.outputs)] {
             let fits = rows == 0 || (rows - 1).checked_mul(stride).is_some_and(|last| last + row <= len);
             assert!(stride >= row && fits, "{rows} rows of {row}, {stride} apart, in {len} values");
         }
+        let steps = steps(self.kernel, self.inputs);
+        let (a, a_stride) = match self.kernel {
+            Kernel::Bf16 => {
+                rounded.resize(rounded.len().max(rows * steps), 0.0);
+                for i in 0..rows {
+                    let (row, out) = (&a[i * a_stride..][..self.inputs], &mut rounded[i * steps..][..steps]);
+                    vectorised!(round(row, out));
+                }
+                (&rounded[..], steps)
+            }
+            _ => (a, a_stride),
+        };
         let most = match self.kernel {
-            Kernel::Avx512 => super::avx512::ROWS,
+            Kernel::Avx512 | Kernel::Bf16 => super::avx512::ROWS,
             Kernel::Portable => ROWS,
         };
         // Tiles of about equally many rows: a last one of one row would keep few multipliers busy.
         let tiles = rows.div_ceil(most);
-        let lines = (self.inputs + 1) * self.width / LINE;
+        let lines = (steps + 1) * self.width / LINE;
         for (panel, first) in self.panels.chunks_exact(lines).zip((0..self.outputs).step_by(self.width)) {
             let columns = self.width.min(self.outputs - first);
             for i in 0..tiles {
@@ -132,11 +187,40 @@ impl Packed {
                 let c = &mut c[begin * c_stride + first..];
                 match self.kernel {
                     // SAFETY: this kernel was chosen because the processor has AVX-512.
-                    Kernel::Avx512 => unsafe { super::avx512::compute(tile, c) },
+                    Kernel::Avx512 => unsafe { super::avx512::compute::<false>(tile, c) },
+                    // SAFETY: as above, with its products of bf16.
+                    Kernel::Bf16 => unsafe { super::avx512::compute::<true>(tile, c) },
                     Kernel::Portable => Arch::new().dispatch(Portable { tile, c }),
                 }
             }
         }
+    }
+}
+
+/// Rows of a panel, but for the bias.
+fn steps(kernel: Kernel, inputs: usize) -> usize {
+    if kernel == Kernel::Bf16 { inputs.div_ceil(2) } else { inputs }
+}
+
+/// Two values as bf16, in the bits of one.
+#[inline(always)]
+fn pair(first: f32, second: f32) -> f32 {
+    /// To the nearest, ties to even.
+    #[inline(always)]
+    fn bf16(x: f32) -> u32 {
+        let bits = x.to_bits();
+        bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16
+    }
+    f32::from_bits(bf16(first) | bf16(second) << 16)
+}
+
+/// A row of values as pairs of bf16.
+#[inline(always)]
+fn round(row: &[f32], out: &mut [f32]) {
+    let (pairs, rest) = row.as_chunks::<2>();
+    out.iter_mut().zip(pairs).for_each(|(out, [a, b])| *out = pair(*a, *b));
+    if let (Some(out), Some(a)) = (out.last_mut(), rest.first()) {
+        *out = pair(*a, 0.0);
     }
 }
 
@@ -298,14 +382,35 @@ mod tests {
                 let packed = Packed::for_kernel(kernel, inputs, outputs, bias, |l, j| w[l * outputs + j]);
                 let want = expected(rows, inputs, outputs, &a, &w, bias);
                 let mut c = vec![f32::NAN; rows * outputs];
-                packed.multiply(rows, (&a, inputs), (&mut c, outputs), End::Store);
-                packed.multiply(rows, (&a, inputs), (&mut c, outputs), End::Add);
+                packed.multiply(rows, (&a, inputs), (&mut c, outputs), End::Store, &mut Vec::new());
+                packed.multiply(rows, (&a, inputs), (&mut c, outputs), End::Add, &mut Vec::new());
                 let mut g = vec![f32::NAN; rows * outputs];
-                packed.multiply(rows, (&a, inputs), (&mut g, outputs), End::Gelu);
+                packed.multiply(rows, (&a, inputs), (&mut g, outputs), End::Gelu, &mut Vec::new());
                 for ((got, g), want) in c.iter().zip(&g).zip(&want) {
                     let error = (f64::from(*got) - 2.0 * want).abs().max((f64::from(*g) - gelu_new(*want)).abs());
                     assert!(error < 1e-5, "{kernel:?} {rows} x {inputs} x {outputs}: {got}, {g} for {want}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_bf16_are_those_of_rounded_factors() {
+        if !Precision::Bf16.is_there() {
+            println!("skipped: this processor has no products of bf16");
+            return;
+        }
+        let nearest = |x: &f32| f32::from_bits(pair(*x, 0.0).to_bits() << 16);
+        for [rows, inputs, outputs] in SHAPES {
+            let (a, w, b) = (numbers(rows * inputs, 1), numbers(inputs * outputs, 2), numbers(outputs, 3));
+            assert!(a.iter().all(|x| (nearest(x) - x).abs() <= x.abs() / 256.0));
+            let packed = Packed::new(Precision::Bf16, inputs, outputs, &b, |l, j| w[l * outputs + j]);
+            assert_eq!(packed.kernel, Kernel::Bf16);
+            let mut c = vec![f32::NAN; rows * outputs];
+            packed.multiply(rows, (&a, inputs), (&mut c, outputs), End::Store, &mut Vec::new());
+            let (a, w): (Vec<f32>, Vec<f32>) = (a.iter().map(nearest).collect(), w.iter().map(nearest).collect());
+            for (got, want) in c.iter().zip(expected(rows, inputs, outputs, &a, &w, &b)) {
+                assert!((f64::from(*got) - want).abs() < 1e-5, "{rows} x {inputs} x {outputs}: {got} for {want}");
             }
         }
     }
@@ -331,7 +436,7 @@ mod tests {
             let packed = Packed::for_kernel(kernel, 1, 1, &[], |_, _| 1.0);
             let gelu = |x: f32| {
                 let mut y = [0.0];
-                packed.multiply(1, (&[x], 1), (&mut y, 1), End::Gelu);
+                packed.multiply(1, (&[x], 1), (&mut y, 1), End::Gelu, &mut Vec::new());
                 f64::from(y[0])
             };
             for i in -4000..4000 {
@@ -349,13 +454,13 @@ mod tests {
     fn a_row_is_the_same_alone_and_in_company_and_what_lies_between_rows_stays() {
         let (inputs, outputs, stride) = (37, 75, 80);
         let (a, w, b) = (numbers(20 * inputs, 1), numbers(inputs * outputs, 2), numbers(outputs, 3));
-        let packed = Packed::new(inputs, outputs, &b, |l, j| w[l * outputs + j]);
+        let packed = Packed::new(Precision::F32, inputs, outputs, &b, |l, j| w[l * outputs + j]);
         for rows in 1..20 {
             let mut c = vec![7.0; rows * stride];
-            packed.multiply(rows, (&a, inputs), (&mut c, stride), End::Store);
+            packed.multiply(rows, (&a, inputs), (&mut c, stride), End::Store, &mut Vec::new());
             for (i, row) in c.chunks(stride).enumerate() {
                 let mut one = vec![0.0; outputs];
-                packed.multiply(1, (&a[i * inputs..], inputs), (&mut one, outputs), End::Store);
+                packed.multiply(1, (&a[i * inputs..], inputs), (&mut one, outputs), End::Store, &mut Vec::new());
                 assert_eq!(row[..outputs], one);
                 assert!(row[outputs..].iter().all(|x| *x == 7.0));
             }
@@ -365,7 +470,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "2 rows of 3, 3 apart, in 5 values")]
     fn rows_that_are_not_there_are_caught() {
-        let packed = Packed::new(3, 4, &[], |_, _| 1.0);
-        packed.multiply(2, (&[0.0; 5], 3), (&mut [0.0; 8], 4), End::Store);
+        let packed = Packed::new(Precision::F32, 3, 4, &[], |_, _| 1.0);
+        packed.multiply(2, (&[0.0; 5], 3), (&mut [0.0; 8], 4), End::Store, &mut Vec::new());
     }
 }

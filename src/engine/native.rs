@@ -1,6 +1,7 @@
 //! The native engine: [`crate::gpt2`] on the CPU. There without any library, and the oracle of the other engines.
 
 use super::{Engine, EngineKind, Session, Value, check_room};
+use crate::backend::packed::Precision;
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::cache::{Decoder, Slot};
 use crate::gpt2::infer::Lane;
@@ -22,10 +23,24 @@ pub struct Native {
 }
 
 impl Native {
-    /// An engine whose sessions use `threads` threads each. With one, everything happens on the caller's thread.
+    /// An engine of `f32` whose sessions use `threads` threads each. With one, everything happens on the caller's thread.
     #[allow(clippy::new_ret_no_self, reason = "engines are used behind their trait")]
     pub fn new(weights: Arc<Weights>, threads: usize) -> Arc<dyn Engine> {
-        Arc::new(Self { network: Network::new(weights), threads: threads.max(1) })
+        Arc::new(Self { network: Network::new(weights, Precision::F32), threads: threads.max(1) })
+    }
+
+    /// The same of another precision.
+    ///
+    /// # Errors
+    /// With [`Kind::Runtime`] if the processor has no instructions for it.
+    pub fn with_precision(weights: Arc<Weights>, threads: usize, precision: Precision) -> Result<Arc<dyn Engine>> {
+        if !precision.is_there() {
+            return Err(Error::new(
+                Kind::Runtime,
+                "precision is bf16; this processor has no AVX512-BF16, so choose f32",
+            ));
+        }
+        Ok(Arc::new(Self { network: Network::new(weights, precision), threads: threads.max(1) }))
     }
 }
 

@@ -124,6 +124,6 @@ impl Decoder {
             }
         });
         slots.iter_mut().for_each(|slot| slot.len += 1);
-        network.head().multiply(n, (hidden, d), (logits, v), End::Store);
+        network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
     }
 }

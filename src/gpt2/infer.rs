@@ -29,6 +29,7 @@ pub(crate) struct Lane {
     qkv: Vec<f32>,
     attention: Vec<f32>,
     g: Vec<f32>,
+    rounded: Vec<f32>,
     stats: Vec<Stats>,
     heads: Scratch,
     logits: Vec<f32>,
@@ -76,7 +77,7 @@ impl Lane {
             for hidden in hidden.chunks(HEAD_ROWS * d) {
                 let n = hidden.len() / d;
                 let logits = grown(&mut logits, n * v);
-                network.head().multiply(n, (hidden, d), (logits, v), End::Store);
+                network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
                 for (row, out) in logits.chunks_exact(v).zip(&mut out) {
                     *out = value(place, row);
                     place += 1;
@@ -138,17 +139,18 @@ impl Lane {
         let att = grown(&mut self.attention, n * d);
         let g = grown(&mut self.g, n * wide);
         let stats = grown(&mut self.stats, n);
+        let rounded = &mut self.rounded;
 
         embed(weights, tokens, positions.iter().copied(), None, &mut [], x);
         norm(norm_before(weights, 0), x, h, stats);
         for layer in 0..network.config().n_layer {
             let w = network.block(layer);
-            w.qkv.multiply(n, (h, d), (qkv, 3 * d), End::Store);
+            w.qkv.multiply(n, (h, d), (qkv, 3 * d), End::Store, rounded);
             attend(layer, qkv, att);
-            w.attn_proj.multiply(n, (att, d), (x, d), End::Add);
+            w.attn_proj.multiply(n, (att, d), (x, d), End::Add, rounded);
             norm(BlockWeights::new(weights, layer).ln2, x, h, stats);
-            w.fc.multiply(n, (h, d), (g, wide), End::Gelu);
-            w.proj.multiply(n, (g, wide), (x, d), End::Add);
+            w.fc.multiply(n, (h, d), (g, wide), End::Gelu, rounded);
+            w.proj.multiply(n, (g, wide), (x, d), End::Add, rounded);
             norm(norm_before(weights, layer + 1), x, h, stats);
         }
         h

@@ -3,7 +3,7 @@
 use super::buffers::BlockWeights;
 use super::config::Config;
 use super::weights::Weights;
-use crate::backend::packed::Packed;
+use crate::backend::packed::{Packed, Precision};
 use std::sync::{Arc, OnceLock};
 
 /// The matrices of a block.
@@ -14,7 +14,7 @@ pub(super) struct Matrices {
     pub proj: Packed,
 }
 
-/// Immutable; shared by every thread. The packed matrices take as much memory again as the weights.
+/// Immutable; shared by every thread. The packed matrices take as much memory again as the weights, of bf16 half.
 pub(crate) struct Network {
     weights: Arc<Weights>,
     blocks: Vec<Matrices>,
@@ -23,10 +23,10 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub fn new(weights: Arc<Weights>) -> Self {
+    pub fn new(weights: Arc<Weights>, precision: Precision) -> Self {
         let matrix = |w: &[f32], bias: &[f32]| {
             let n = bias.len();
-            Packed::new(w.len() / n, n, bias, |l, j| w[l * n + j])
+            Packed::new(precision, w.len() / n, n, bias, |l, j| w[l * n + j])
         };
         let blocks = (0..weights.config().n_layer)
             .map(|layer| {
@@ -54,12 +54,12 @@ impl Network {
         &self.blocks[layer]
     }
 
-    /// From hidden states `[d]` to logits `[vocab_size]`.
+    /// From hidden states `[d]` to logits `[vocab_size]`, always of `f32`: flows are drawn by them.
     pub(super) fn head(&self) -> &Packed {
         self.head.get_or_init(|| {
             let (d, v) = (self.config().n_embd, self.config().vocab_size);
             let wte = &self.weights.data()[self.weights.wte()];
-            Packed::new(d, v, &[], |l, j| wte[j * d + l])
+            Packed::new(Precision::F32, d, v, &[], |l, j| wte[j * d + l])
         })
     }
 }
