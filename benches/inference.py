@@ -25,7 +25,7 @@ import transformers
 
 BATCHES = [1, 32, 256]
 GROUPS = [4, 8, 16, 32, 64, 256]
-ROUNDS, SECONDS, TOLERANCE = 7, 0.5, 1e-4
+ROUNDS, SECONDS, TOLERANCE = 5, 0.5, 1e-4
 
 
 def padded(flows):

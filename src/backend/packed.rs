@@ -395,6 +395,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
     fn products_of_bf16_are_those_of_rounded_factors() {
         if !Precision::Bf16.is_there() {
             println!("skipped: this processor has no products of bf16");
