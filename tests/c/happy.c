@@ -151,6 +151,7 @@ static void generate(const tgpt_context *context, tgpt_worker *worker, const cha
   MUST(tgpt_generate(generator, worker, &sampling, N, packets, needed, offsets, &written, &e));
   CHECK(written == needed && offsets[N] == needed);
   for (i = 0; i < N; ++i) print_flow(packets, offsets[i], offsets[i + 1]);
+  continue_flows(generator, worker, sampling, packets, offsets, N);
   MUST(tgpt_score(generator, worker, 1, packets, offsets, N, nll, &e));
   MUST(tgpt_score(generator, worker, TGPT_UNKNOWN, packets, offsets, N, nll + N, &e));
   for (i = 0; i < 2 * N; ++i) {
@@ -160,7 +161,6 @@ static void generate(const tgpt_context *context, tgpt_worker *worker, const cha
   }
   printf("\n");
   MUST(tgpt_score(generator, worker, 1, NULL, offsets, 0, NULL, &e));
-  continue_flows(generator, worker, sampling, packets, offsets, N);
   /* Zero flows are legal. */
   offsets[0] = 5;
   MUST(tgpt_generate(generator, worker, &sampling, 0, NULL, 0, offsets, &written, &e));
