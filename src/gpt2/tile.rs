@@ -154,6 +154,7 @@ pub(super) fn weighted_sum<S: Simd>(simd: S, a: &[f32], b: &[f32], ahead: &[f32]
 /// `G` registers of [`weighted_sum`], from column `j` on. Four sums each at a time, as a chain of one would wait for
 /// every addition.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 fn weighted_sum_at<S: Simd, const G: usize>(
     simd: S,
     a: &[f32],
