@@ -48,8 +48,8 @@ pub(super) fn packets(n: usize) -> Vec<Packet> {
     (0..n).map(time).zip(sizes).map(|(ipt_us, size)| Packet { size, ipt_us }).collect()
 }
 
-/// Packets that look for trouble: both sides of `lookup`'s thresholds at some sizes, ends of the times, sizes without a
-/// column.
+/// Packets that look for trouble: both sides of `lookup`'s thresholds at some sizes, ends of the times, sizes that are
+/// not in the table.
 fn adversarial(lookup: &Lookup) -> Vec<Packet> {
     let mut times = vec![0.0, -0.0, f32::from_bits(1), f32::MIN_POSITIVE, 1e-5, 1000.0, 6e7, f32::MAX];
     let finite = lookup.steps.iter().filter(|[bits, _]| *bits < f32::INFINITY.to_bits());
