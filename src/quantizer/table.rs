@@ -21,7 +21,7 @@
 //!
 //! It takes less than 64 MB up to K = 131,072: 46 MB for 9,902 centroids fitted to real traffic, 30 MB for the original
 //! project's. Sizes for which there is no room are left to the search; those of Ethernet come first, then those of jumbo
-//! frames, and of a fit of 16,384 centroids half of the sizes that are larger.
+//! frames. A fit of 16,384 centroids leaves more than half of the larger ones.
 
 use super::codebook::Codebook;
 use super::envelope::{Envelope, Member, ROUNDING, Sites};
@@ -135,7 +135,9 @@ impl Table {
         for sizes in groups {
             let lines: Vec<f64> = sizes.iter().map(|&size| scaler.scaled_size(size)).collect();
             let _ = sites.sweep(&lines, &mut work, &mut |line, envelope| {
-                table.insert(sizes[line], steps.along(sizes[line], envelope));
+                if table.has_room(envelope.members.len()) {
+                    table.insert(sizes[line], steps.along(sizes[line], envelope));
+                }
             });
         }
         table.steps.push(UNKNOWN);
@@ -226,10 +228,15 @@ impl Table {
         size_of_val(&*self.ranges) + size_of_val(&*self.steps)
     }
 
+    /// Whether a size with so many steps may be entered: at most four buckets for each, one and a half in a list, and one
+    /// behind the last.
+    fn has_room(&self, steps: usize) -> bool {
+        self.steps.len() + 6 * steps <= self.max_steps
+    }
+
     /// Enters `steps` as those of `size`; the last of them is at [`END`].
     fn insert(&mut self, size: i32, steps: &[Step]) {
-        // At most four buckets for each step, one and a half in a list, and one behind the last.
-        if self.steps.len() + 6 * steps.len() > self.max_steps {
+        if !self.has_room(steps.len()) {
             return;
         }
         let ranges = (size + MAX_SIZE) as usize * RANGES;
