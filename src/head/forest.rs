@@ -1,14 +1,18 @@
 //! The forest: decision trees that vote beside the linear head (Breiman, "Random forests", 2001).
 //!
-//! The head sees a mean over the packets; a tree asks for the size of one packet at one place. They are wrong about different
-//! flows, so that the mean of both answers is better than either. Trees see sizes as those of the quantizer's centroids, so
-//! tokens are enough for them. They do not see times, which tell the place a flow was recorded at before they tell its kind.
+//! The head sees a mean over the packets; a tree asks for one packet at one place. They are wrong about different flows, so
+//! that the mean of both answers is better than either. Trees see packets as the quantizer's centroids, so tokens are enough
+//! for them. They may be grown on sizes alone: times tell the place a flow was recorded at before they tell its kind.
 
 use crate::error::{Error, Result};
 use crate::tokens::Token;
 
-/// Values of a flow that a tree looks at: the sizes of its first packets' centroids; 0 where there is no packet.
-pub const FEATURES: usize = 20;
+/// The first packets of a flow, which trees look at.
+pub const PACKETS: usize = 20;
+
+/// Values of a flow that a tree looks at: the sizes of its first packets' centroids, then their times, both as the scaler has
+/// them; 0 where there is no packet.
+pub const FEATURES: usize = 2 * PACKETS;
 
 /// Counts and places are kept as f32 in a file, which holds whole numbers up to here.
 const MAX_PLACE: usize = 1 << 24;
@@ -53,7 +57,10 @@ pub enum Node {
 pub fn features(tokens: &[Token], centroids: &[[f32; 2]]) -> [f32; FEATURES] {
     let mut out = [0.0; FEATURES];
     let packets = tokens.iter().map_while(|&token| centroids.get(token as usize));
-    packets.zip(&mut out).for_each(|([size, _], out)| *out = *size);
+    for (i, [size, time]) in packets.take(PACKETS).enumerate() {
+        out[i] = *size;
+        out[PACKETS + i] = *time;
+    }
     out
 }
 
@@ -164,8 +171,9 @@ mod tests {
             assert!((vote(low)[0] - 0.6).abs() < 1e-6, "{low:?}");
         }
         assert!((vote(&[0, 1])[1] - (0.4 + 0.25 * 0.75)).abs() < 1e-6);
-        let values = features(&[1; 50], &centroids);
-        assert_eq!(values, [3.0; FEATURES]);
+        let (sizes, times) = (features(&[1; 50], &centroids), features(&[1, 0, 9, 1], &centroids));
+        assert_eq!((sizes[..PACKETS].to_vec(), sizes[PACKETS..].to_vec()), (vec![3.0; PACKETS], vec![6.0; PACKETS]));
+        assert_eq!((&times[..3], &times[PACKETS..PACKETS + 3]), (&[3.0, 1.0, 0.0][..], &[6.0, 5.0, 0.0][..]));
     }
 
     #[test]

@@ -193,9 +193,8 @@ impl<'a> Classification<'a> {
         if n_trees == 0 {
             return Ok(None);
         }
-        let flows = &self.data.train;
-        let grown =
-            forest::grow(flows, self.centroids, &self.objective.label_weights, n_trees, self.settings.run.seed)?;
+        let plan = forest::Plan { n_trees, times: self.settings.forest_times, seed: self.settings.run.seed };
+        let grown = forest::grow(&self.data.train, self.centroids, &self.objective.label_weights, plan)?;
         let forest = Forest { weight, ..grown };
         forest.check(self.data.labels.len())?;
         Ok(Some(forest))

@@ -7,7 +7,7 @@
 //! must not have seen a part of each.
 
 use crate::error::{Error, Result};
-use crate::head::forest::{FEATURES, Forest, Node, features};
+use crate::head::forest::{FEATURES, Forest, Node, PACKETS, features};
 use crate::random::Stream;
 use crate::train::dataset::Flows;
 use rayon::prelude::*;
@@ -64,19 +64,31 @@ struct Split {
     impurity: f64,
 }
 
-/// A forest of `n_trees` on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count
-/// `label_weights`. The same on any number of threads.
-pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], n_trees: usize, seed: u64) -> Result<Forest> {
+/// What a forest that votes beside a head is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Number of trees.
+    pub n_trees: usize,
+    /// Whether they look at the packets' times as well as at their sizes.
+    pub times: bool,
+    /// Seed of every draw.
+    pub seed: u64,
+}
+
+/// A forest on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count `label_weights`. The
+/// same on any number of threads.
+pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], plan: Plan) -> Result<Forest> {
+    let width = if plan.times { FEATURES } else { PACKETS };
     let (mut values, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     for (i, label) in flows.labels.iter().enumerate() {
         if let Some(label) = label {
-            values.extend_from_slice(&features(flows.tokens.row(i), centroids));
+            values.extend_from_slice(&features(flows.tokens.row(i), centroids)[..width]);
             labels.push(*label);
             groups.push(flows.groups[i]);
         }
     }
-    let sample = Sample { features: &values, width: FEATURES, labels: &labels, groups: &groups, label_weights };
-    fit(sample, n_trees, seed)
+    let sample = Sample { features: &values, width, labels: &labels, groups: &groups, label_weights };
+    fit(sample, plan.n_trees, plan.seed)
 }
 
 /// A forest of `n_trees` on `sample`, which alone has the say; the same on any number of threads.
@@ -210,15 +222,22 @@ mod tests {
     /// `n` flows of two features that say the label (above or below a line), and noise.
     fn flows(n: usize) -> (Vec<f32>, Vec<u32>) {
         let mut draws = Stream::new(4, 0);
-        let features: Vec<f32> = (0..n * FEATURES).map(|_| draws.uniform() as f32).collect();
-        let labels = features.chunks_exact(FEATURES).map(|row| u32::from(row[3] + row[15] > 1.0)).collect();
+        let features: Vec<f32> = (0..n * PACKETS).map(|_| draws.uniform() as f32).collect();
+        let labels = features.chunks_exact(PACKETS).map(|row| u32::from(row[3] + row[15] > 1.0)).collect();
         (features, labels)
+    }
+
+    /// What a tree is given of a flow of these sizes.
+    fn values(sizes: &[f32]) -> [f32; FEATURES] {
+        let mut values = [0.0; FEATURES];
+        values[..sizes.len()].copy_from_slice(sizes);
+        values
     }
 
     fn right(forest: &Forest, features: &[f32], labels: &[u32]) -> f64 {
         let judge = |i: usize| {
             let mut out = vec![0.0; 2];
-            forest.vote(features[i * FEATURES..(i + 1) * FEATURES].try_into().unwrap(), &mut out);
+            forest.vote(&values(&features[i * PACKETS..(i + 1) * PACKETS]), &mut out);
             assert!((out.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{out:?}");
             u32::from(out[labels[i] as usize] > 0.5)
         };
@@ -229,10 +248,10 @@ mod tests {
     fn a_rule_is_learnt_and_holds_for_other_flows_on_any_number_of_threads() {
         let (features, labels) = flows(1200);
         let groups: Vec<u32> = (0..800).collect();
-        let (known, new) = features.split_at(800 * FEATURES);
+        let (known, new) = features.split_at(800 * PACKETS);
         let sample = Sample {
             features: known,
-            width: FEATURES,
+            width: PACKETS,
             labels: &labels[..800],
             groups: &groups,
             label_weights: &[1.0, 2.0],
@@ -253,7 +272,7 @@ mod tests {
         let mut draws = Stream::new(9, 0);
         let (mut features, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
         for group in 0..60 {
-            let place: Vec<f32> = (0..FEATURES).map(|_| draws.uniform() as f32).collect();
+            let place: Vec<f32> = (0..PACKETS).map(|_| draws.uniform() as f32).collect();
             for _ in 0..10 {
                 features.extend_from_slice(&place);
                 labels.push(group % 2);
@@ -262,7 +281,7 @@ mod tests {
         }
         let sample = Sample {
             features: &features,
-            width: FEATURES,
+            width: PACKETS,
             labels: &labels,
             groups: &groups,
             label_weights: &[1.0, 1.0],
@@ -272,7 +291,7 @@ mod tests {
         let mut doubts = 0;
         for flow in (0..600).step_by(10) {
             let mut out = [0.0; 2];
-            forest.vote(features[flow * FEATURES..(flow + 1) * FEATURES].try_into().unwrap(), &mut out);
+            forest.vote(&values(&features[flow * PACKETS..(flow + 1) * PACKETS]), &mut out);
             doubts += usize::from(out.iter().all(|&p| p < 0.95));
         }
         assert!(doubts > 50, "{doubts} of 60");
@@ -280,11 +299,11 @@ mod tests {
 
     #[test]
     fn odd_samples_are_no_trouble() {
-        let features = [0.5; 4 * FEATURES];
+        let features = [0.5; 4 * PACKETS];
         let (labels, groups) = ([0, 1, 1, 1], [7; 4]);
         let sample = Sample {
             features: &features,
-            width: FEATURES,
+            width: PACKETS,
             labels: &labels,
             groups: &groups,
             label_weights: &[3.0, 1.0, 1.0],
@@ -292,7 +311,7 @@ mod tests {
         let forest = fit(sample, 20, 1).unwrap();
         forest.check(3).unwrap();
         let mut out = [0.0; 3];
-        forest.vote(&[0.5; FEATURES], &mut out);
+        forest.vote(&values(&[0.5; PACKETS]), &mut out);
         assert!(out[0] > 0.2 && out[0] < 0.8 && out[2] == 0.0, "{out:?}");
         assert!(fit(sample, usize::MAX, 1).unwrap_err().message().contains("ask for fewer"));
     }
@@ -302,7 +321,7 @@ mod tests {
     #[test]
     fn a_seed_grows_the_forest_it_always_grew() {
         let (mut features, labels) = flows(400);
-        for row in features.chunks_exact_mut(FEATURES) {
+        for row in features.chunks_exact_mut(PACKETS) {
             row[..12].iter_mut().for_each(|value| *value = (*value * 40.0).floor());
             row[6..9].fill(1.0);
         }
@@ -311,7 +330,7 @@ mod tests {
         let digest = |groups: &[u32], seed| {
             let sample = Sample {
                 features: &features,
-                width: FEATURES,
+                width: PACKETS,
                 labels: &labels,
                 groups,
                 label_weights: &[0.7, 1.3, 2.1, 1.0],

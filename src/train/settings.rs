@@ -234,6 +234,9 @@ pub struct Finetune {
     pub forest_trees: usize,
     /// Share of the forest in the probabilities.
     pub forest_weight: f64,
+    /// Whether the trees look at the packets' times as well as at their sizes. Good where flows to come are recorded at the
+    /// places of the training flows.
+    pub forest_times: bool,
     /// Share of the teachers' answer, beside the label, in what a labelled flow is to give.
     pub teacher_weight: f64,
     /// What a flow without a label, of which only the teachers' answer is known, counts beside one with a label.
@@ -261,6 +264,7 @@ impl Default for Finetune {
             borrow_times: 0.0,
             forest_trees: 0,
             forest_weight: 0.5,
+            forest_times: false,
             teacher_weight: 0.5,
             unlabelled_weight: 1.0,
             labelled_repeats: 1,

@@ -56,6 +56,10 @@ struct Flags {
     /// Share of the forest in the probabilities.
     #[arg(long)]
     forest_weight: Option<f64>,
+    /// Let the trees look at times as well as at sizes: for flows that come from the places of the training flows.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forest_times: bool,
     /// Share of the teachers' answer, beside the label, in what a labelled flow is to give.
     #[arg(long)]
     teacher_weight: Option<f64>,
