@@ -2,25 +2,28 @@
 // likeliest that together reach top_p, and of the tokens only the packets' and, where a flow may end, the end's. Logits stay
 // on the device; one token a flow leaves it.
 //
-// logits [n, vocabulary] f32          draws [n] {u64 flow, u32 step, u32 whether the flow may end}
-// tokens [n] u32, NO_TOKEN where the largest logit is not finite
+// logits [n, vocabulary] f32          draws  [n] {u64 flow, u32 step, u32 whether the flow may end}
+// tokens [n] u32                      banned [.] u32, bit i % 32 of word i / 32 for packet i; the end is one past the last
+//
+// NO_TOKEN is drawn where a candidate's logit is not a number, or the largest is not finite.
 //
 // A block a row. A draw is that of src/random.rs for (seed, flow, step). Weights are e^((logit - largest) / temperature) as
 // integers in 2^-SHIFT, SHIFT as large as lets them be added up: sums do not depend on their order, and of the rule's own
 // rounding in f64 only ties within 1e-11 of the whole can be decided otherwise.
 //
 // Candidates have ranks, all different: the likelier the higher, and of equally likely ones the lower token. The last of the
-// top_k, the last within top_p and, with top_p, the drawn one are found by rank, digit by digit (`descend`); without top_p
-// one is drawn in the order of tokens (`walk`).
+// top_k and the last within top_p are found by rank, digit by digit (`descend`); of those that are left one is drawn in the
+// order of tokens (`walk`).
 //
 // Bytes that must move: 4 a logit; FLOPs: an exponential in f64, about 40, a candidate. Floors on an H100 for 9,907 logits:
 // 75 M rows/s by bytes from memory, more from L2, where the product before has left them; 84 M by FLOPs (34 TFLOP/s). `walk`
-// looks at a logit 2.1 times; `descend` 8 times, and it is called once for top_k and twice for top_p.
+// looks at a logit 2.1 times; `descend`, called for top_k and for top_p, 8 times.
 
 #include "real.cuh"
 
 #define NO_TOKEN 0xffffffffu
 #define DIGITS 256
+#define INFINITY_F32 __uint_as_float(0x7f800000u)
 
 struct Draw {
     u64 flow;
@@ -47,6 +50,7 @@ __device__ inline u64 uniform_draw(u64 seed, u64 flow, u32 step) {
 // One row's candidates: the packets' tokens, and the end's behind them where it is allowed.
 struct Candidates {
     const float* logits;
+    const u32* banned;
     u32 packets, eof, count, shift;
     float largest;
     double temperature;
@@ -54,8 +58,12 @@ struct Candidates {
 
     __device__ u32 token(u32 i) const { return i < packets ? i : eof; }
 
+    // 0 of what is banned. What is no number ranks highest, and so is found; zeros of either sign are equal.
     __device__ u64 rank(u32 i) const {
+        if (banned[i / 32] >> i % 32 & 1) return 0;
         u32 bits = __float_as_uint(logits[token(i)]);
+        u32 magnitude = bits & 0x7fffffffu;
+        if (magnitude == 0 || magnitude > 0x7f800000u) bits = magnitude;
         u32 order = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
         return (u64)order << 32 | (0xffffffffu - token(i));
     }
@@ -80,10 +88,10 @@ __device__ inline u64 block_max(u64 value, u64* scratch) {
     return result;
 }
 
-// From the highest rank down, the first candidate with which the sum passes `target`, and that sum in `total`: of weights, or
-// of ones. There must be such a candidate. `digits` [DIGITS + 2] is free again afterwards.
-__device__ inline u64 descend(const Candidates& all, bool weighted, u64 target, u64* total, u64* digits) {
-    u64 prefix = 0, before = 0, last = 0;
+// The rank of the first candidate, from the highest down, with which the sum passes `target`: of weights, or of ones. Where
+// there is none it is not above any's. `digits` [DIGITS + 1] is free again afterwards.
+__device__ inline u64 descend(const Candidates& all, bool weighted, u64 target, u64* digits) {
+    u64 prefix = 0, before = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
         digits[threadIdx.x] = 0;
         __syncthreads();
@@ -98,18 +106,15 @@ __device__ inline u64 descend(const Candidates& all, bool weighted, u64 target, 
             u64 sum = before;
             u32 digit = DIGITS - 1;
             while (digit > 0 && sum + digits[digit] <= target) sum += digits[digit--];
-            digits[DIGITS + 1] = sum + digits[digit];
             digits[DIGITS] = digit;
             // Read by none but this thread until the barrier.
             digits[0] = sum;
         }
         __syncthreads();
         prefix |= digits[DIGITS] << shift;
-        last = digits[DIGITS + 1];
         before = digits[0];
         __syncthreads();
     }
-    *total = last;
     return prefix;
 }
 
@@ -146,41 +151,36 @@ __device__ inline void walk(const Candidates& all, u64 uniform, u64* scratch, u3
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sample(const float* __restrict__ logits, u32 vocabulary, u32 packets, u32 eof, const Draw* __restrict__ draws, u64 seed,
-           u32 top_k, float top_p, float temperature, u32* __restrict__ tokens) {
-    __shared__ u64 scratch[DIGITS + 2];
+    sample(const float* __restrict__ logits, u32 vocabulary, u32 packets, u32 eof, const u32* __restrict__ banned,
+           const Draw* __restrict__ draws, u64 seed, u32 top_k, float top_p, float temperature, u32* __restrict__ tokens) {
+    __shared__ u64 scratch[DIGITS + 1];
     Draw draw = draws[blockIdx.x];
-    Candidates all = {logits + (u64)blockIdx.x * vocabulary, packets, eof, packets + (draw.may_end ? 1 : 0), 62, 0.0f,
-                      (double)temperature, 0};
+    Candidates all = {logits + (u64)blockIdx.x * vocabulary, banned, packets, eof, packets + (draw.may_end ? 1 : 0), 62, 0.0f,
+                      (double)temperature, 1};
     while (all.count >> (62 - all.shift)) --all.shift;
 
     u64 best = 0;
     for (u32 i = threadIdx.x; i < all.count; i += THREADS) best = larger(best, all.rank(i));
     best = block_max(best, scratch);
     u32 likeliest = 0xffffffffu - (u32)best;
-    all.largest = all.logits[likeliest];
     u32* drawn = tokens + blockIdx.x;
+    all.largest = best > 0 ? all.logits[likeliest] : INFINITY_F32;
     bool finite = (__float_as_uint(all.largest) & 0x7f800000u) != 0x7f800000u;
     if (!finite || temperature == 0.0f) {
         if (threadIdx.x == 0) *drawn = finite ? likeliest : NO_TOKEN;
         return;
     }
-    u64 uniform = uniform_draw(seed, draw.flow, draw.step);
-    u64 total;
-    if (top_k > 0 && top_k < all.count) all.lowest_rank = descend(all, false, top_k - 1, &total, scratch);
-    if (top_p >= 1.0f) {
-        walk(all, uniform, scratch, drawn);
-        return;
+    if (top_k > 0 && top_k < all.count) all.lowest_rank = larger(1, descend(all, false, top_k - 1, scratch));
+    if (top_p < 1.0f) {
+        u64 sum = 0;
+        for (u32 i = threadIdx.x; i < all.count; i += THREADS) sum += all.weight(i);
+        if (threadIdx.x == 0) scratch[0] = 0;
+        __syncthreads();
+        if (sum) atomicAdd(&scratch[0], sum);
+        __syncthreads();
+        u64 enough = __double2ull_ru((double)top_p * (double)scratch[0]);
+        __syncthreads();
+        all.lowest_rank = descend(all, true, enough > 0 ? enough - 1 : 0, scratch);
     }
-    u64 sum = 0;
-    for (u32 i = threadIdx.x; i < all.count; i += THREADS) sum += all.weight(i);
-    if (threadIdx.x == 0) scratch[0] = 0;
-    __syncthreads();
-    if (sum) atomicAdd(&scratch[0], sum);
-    __syncthreads();
-    u64 enough = __double2ull_ru((double)top_p * (double)scratch[0]);
-    __syncthreads();
-    descend(all, true, enough > 0 ? enough - 1 : 0, &total, scratch);
-    u64 rank = descend(all, true, __umul64hi(uniform, total), &total, scratch);
-    if (threadIdx.x == 0) *drawn = 0xffffffffu - (u32)rank;
+    walk(all, uniform_draw(seed, draw.flow, draw.step), scratch, drawn);
 }

@@ -4,10 +4,10 @@ use crate::{LAUNCHES, RUNS, median, timed};
 use std::path::Path;
 use std::sync::Arc;
 use trafficgpt::cuda::device::Device;
-use trafficgpt::cuda::gpt2::{Options, Precision};
+use trafficgpt::cuda::gpt2::Options;
 use trafficgpt::engine::cuda::Cuda;
 use trafficgpt::engine::draw::{Draw, Drawing};
-use trafficgpt::engine::{Engine, Session};
+use trafficgpt::engine::{Engine, Precision, Session};
 use trafficgpt::gpt2::{Config, Weights};
 use trafficgpt::packet::Rows;
 use trafficgpt::random::Stream;
@@ -59,13 +59,12 @@ pub fn rows(device: &Device) -> Vec<String> {
     let bandwidth = median(RUNS, || device.copy_bandwidth(1 << 29, LAUNCHES).unwrap());
     let mut rows = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
-        let options = Options { precision, ..Options::default() };
-        let (engine, seconds) = timed(|| Cuda::open(weights.clone(), &options).unwrap());
+        let (engine, seconds) = timed(|| Cuda::open(weights.clone(), precision, &Options::default()).unwrap());
         rows.push(format!("| network in {precision:?}: loaded and checked | {seconds:.2} s | |"));
         let peak = peak(device.name(), precision);
         rows.extend([1, 64, 4096].map(|flows| classify(&engine, precision, peak, flows)));
         for flows in [64, 1024, 8192] {
-            rows.push(if engine.clone().session().unwrap().slots() < flows {
+            rows.push(if engine.clone().session().unwrap().best_slots() < flows {
                 format!("| generate, {precision:?}, {flows} flows at once | no memory for so many caches | |")
             } else {
                 generate(&engine, precision, bandwidth, flows)
@@ -143,7 +142,7 @@ fn generate(engine: &Arc<Cuda>, precision: Precision, bandwidth: f64, flows: usi
 }
 
 fn run(session: &mut dyn Session, vocabulary: &Vocabulary, sampling: &Sampling, slots: &[usize]) {
-    let mut drawing = Drawing::new(vocabulary, sampling);
+    let mut drawing = Drawing::new(vocabulary, sampling).unwrap();
     let mut tokens = vec![vocabulary.bof; slots.len()];
     session.begin(slots.len()).unwrap();
     for step in 0..DRAWN as u32 {

@@ -93,7 +93,7 @@ mod tests {
     fn every_kernel_is_in_its_ptx_with_the_parameters_it_is_launched_with() {
         // As the launchers push them.
         for (kernel, parameters) in [
-            (ENCODE, "u64 u32 u64 u64 u64 u64 u64"),
+            (ENCODE, "u64 u32 u64 u64 u64 u64"),
             (ACCUMULATE, "u64 u64 u32 u32 f64 f64 u32 u64"),
             (MOMENTS, "u64 u32 f64 f64 u32 u64"),
             (NEAREST_BRUTE_F64, "u64 u32 u64 u32 u64"),
@@ -112,7 +112,7 @@ mod tests {
             (ATTEND_BF16, "u64 u64 u32 u32 u32 u64"),
             (ATTEND_CACHED_F32, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
             (ATTEND_CACHED_BF16, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
-            (SAMPLE, "u64 u32 u32 u32 u64 u64 u32 f32 f32 u64"),
+            (SAMPLE, "u64 u32 u32 u32 u64 u64 u64 u32 f32 f32 u64"),
         ] {
             assert!(kernel.ptx.contains("\n.version 8.1\n.target sm_80\n"), "{}", kernel.name);
             let (_, rest) = kernel.ptx.split_once(&format!(".visible .entry {}(", kernel.name)).unwrap();

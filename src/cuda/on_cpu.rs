@@ -6,10 +6,10 @@ use super::brute::Precision;
 use super::checks::{self, Run};
 use super::fixed::TimeScale;
 use super::geometry::{self, FOUR_EACH, TILE};
-use super::gpt2::Precision as OfNetwork;
 use super::gpt2::checks::{self as network, RunKernel, Value};
 use super::module::Kernel;
 use super::quantizer::lookup::Lookup;
+use crate::backend::packed::Precision as OfNetwork;
 use crate::packet::Packet;
 use crate::quantizer::Codebook;
 use crate::quantizer::scaler::Point;
@@ -95,12 +95,11 @@ impl Run for OnCpu {
     fn encode(&self, packets: &[Packet], lookup: &Lookup) -> (Vec<Token>, [u32; 2]) {
         let n = packets.len();
         self.give("packets", packets);
-        self.give("columns", &lookup.columns);
-        self.give("buckets", &lookup.buckets);
+        self.give("ranges", &lookup.ranges);
         self.give("steps", &lookup.steps);
         self.give("tokens", &vec![77; n]);
         self.give("report", &[u32::MAX, 0]);
-        let arguments = arguments!["packets", n, "columns", "buckets", "steps", "tokens", "report"];
+        let arguments = arguments!["packets", n, "ranges", "steps", "tokens", "report"];
         self.run("encode", blocks(n, FOUR_EACH), arguments);
         let report = self.take("report");
         (self.take("tokens"), [report[0], report[1]])

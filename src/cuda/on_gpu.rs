@@ -6,12 +6,14 @@ use super::checks::{self, Run};
 use super::device::Device;
 use super::fixed::TimeScale;
 use super::gpt2::checks::{self as network, RunKernel, Value};
-use super::gpt2::{Arg, Buffer, Precision, launch};
+use super::gpt2::{Arg, Buffer, launch};
+
 use super::module::Kernel;
 use super::quantizer::encoder::{EncodeKernel, Report};
 use super::quantizer::lookup::Lookup;
 use super::quantizer::{Encoder, Packets, fit};
 use super::sums::{Accumulate, SumSquares};
+use crate::backend::packed::Precision;
 use crate::error::Kind;
 use crate::packet::Packet;
 use crate::quantizer::columns::Columns;

@@ -1,12 +1,12 @@
 //! The engine `cuda` on a GPU, against the native one. Without a GPU these tests say so and pass.
 
 use super::device::Device;
-use super::gpt2::{Network, Options, Precision};
+use super::gpt2::{Network, Options};
 use super::on_gpu::gpu;
 use crate::engine::cuda::Cuda;
 use crate::engine::draw::{Draw, Drawing};
 use crate::engine::native::Native;
-use crate::engine::{Engine, EngineKind, Session};
+use crate::engine::{Engine, EngineKind, Precision, Session};
 use crate::error::Kind;
 use crate::gpt2::{Config, Weights};
 use crate::packet::{Ragged, Rows};
@@ -36,7 +36,7 @@ fn sequences(n: usize) -> Rows<Token> {
 }
 
 fn open(weights: &Arc<Weights>, precision: Precision, memory: usize) -> Arc<Cuda> {
-    Cuda::open(weights.clone(), &Options { precision, memory: Some(memory), ..Options::default() }).unwrap()
+    Cuda::open(weights.clone(), precision, &Options { memory: Some(memory), ..Options::default() }).unwrap()
 }
 
 fn native(weights: &Arc<Weights>) -> Box<dyn Session> {
@@ -140,7 +140,7 @@ fn known_sequences_are_read_as_on_the_cpu() {
 /// Flows drawn as [`crate::generator`] does it: `n` of them in `slots` slots.
 fn flows(session: &mut dyn Session, sampling: &Sampling, n: usize, slots: usize) -> Vec<Vec<Token>> {
     let vocabulary = vocabulary();
-    let mut drawing = Drawing::new(&vocabulary, sampling);
+    let mut drawing = Drawing::new(&vocabulary, sampling).unwrap();
     let mut flows = vec![Vec::new(); n];
     // Slot and flow of those under way.
     let mut alive: Vec<[usize; 2]> = (0..slots).map(|i| [i, i]).collect();
@@ -183,8 +183,8 @@ fn flows_are_the_cpus() {
     }
     let weights = weights(24);
     let mut session = open(&weights, Precision::F32, MEMORY[1]).session().unwrap();
-    for (temperature, top_k, top_p) in [(1.0, 0, 1.0), (0.8, 12, 0.9)] {
-        let sampling = Sampling { seed: 77, first_flow: 5, temperature, top_k, top_p, ..Sampling::default() };
+    for (temperature, top_k, top_p, banned) in [(1.0, 0, 1.0, vec![]), (0.8, 12, 0.9, vec![3, 7, 31, 49])] {
+        let sampling = Sampling { seed: 77, first_flow: 5, temperature, top_k, top_p, banned, ..Sampling::default() };
         let expected = flows(native(&weights).as_mut(), &sampling, 24, 24);
         for slots in [7, 24] {
             assert_eq!(flows(session.as_mut(), &sampling, 24, slots), expected, "{sampling:?}, {slots} slots");
@@ -222,7 +222,7 @@ fn what_cannot_be_is_told_and_the_session_goes_on() {
     let engine = open(&weights, Precision::F32, MEMORY[0]);
     let mut session = engine.clone().session().unwrap();
     let v = engine.config().vocab_size;
-    assert!((1..100).contains(&session.slots()));
+    assert!((1..100).contains(&session.best_slots()));
     let mut logits = vec![0.0; 2 * v];
     assert!(session.step(&[0], &[1], &mut logits[..v]).is_err(), "nothing was begun");
     assert_eq!(session.begin(1000).unwrap_err().kind(), Kind::NoMemory);
@@ -257,12 +257,13 @@ fn what_cannot_be_is_told_and_the_session_goes_on() {
     }
     session.embed(Ragged::new(&[1, 2], &[0, 2]).unwrap(), 1, &mut out).unwrap();
 
-    let options = |precision, memory| Options { precision, memory: Some(memory), ..Options::default() };
-    let open =
-        |weights: &Arc<Weights>, options| Network::on(&device, weights.clone(), &options).map(|_| ()).unwrap_err();
-    assert_eq!(open(&weights, options(Precision::F32, 1000)).kind(), Kind::NoMemory);
+    let open = |weights: &Arc<Weights>, precision, memory| {
+        let options = Options { memory: Some(memory), ..Options::default() };
+        Network::on(&device, weights.clone(), precision, &options).map(|_| ()).unwrap_err()
+    };
+    assert_eq!(open(&weights, Precision::F32, 1000).kind(), Kind::NoMemory);
     let odd = self::weights(30);
-    let error = open(&odd, options(Precision::Bf16, MEMORY[1]));
+    let error = open(&odd, Precision::Bf16, MEMORY[1]);
     assert!(error.kind() == Kind::Mismatch && error.message().contains("multiple of 8"), "{error}");
     assert_eq!(Device::open(9).unwrap_err().kind(), Kind::Invalid);
 }

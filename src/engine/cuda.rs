@@ -1,8 +1,8 @@
 //! The CUDA engine: [`crate::cuda::gpt2`] on a GPU, found at run time.
 
 use super::draw::{Draw, Drawing};
-use super::{Engine, EngineKind, Session, Value, check_room, native};
-use crate::cuda::gpt2::{Lane, Network, Options, Precision};
+use super::{Engine, EngineKind, Precision, Session, Value, check_room, native};
+use crate::cuda::gpt2::{Lane, Network, Options};
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::{Config, Weights};
 use crate::packet::{Ragged, Rows};
@@ -19,8 +19,8 @@ pub struct Cuda(Arc<Network>);
 impl Cuda {
     /// Puts the network of `weights` on the GPU that `options` name, and has it compute something that the CPU computes too:
     /// a GPU that comes to other results is refused.
-    pub fn open(weights: Arc<Weights>, options: &Options) -> Result<Arc<Self>> {
-        let engine = Arc::new(Self(Network::open(weights, options)?));
+    pub fn open(weights: Arc<Weights>, precision: Precision, options: &Options) -> Result<Arc<Self>> {
+        let engine = Arc::new(Self(Network::open(weights, precision, options)?));
         engine.check()?;
         Ok(engine)
     }
@@ -104,7 +104,7 @@ impl Session for CudaSession {
         self.engine.config().vocab_size
     }
 
-    fn slots(&self) -> usize {
+    fn best_slots(&self) -> usize {
         self.lane.slots()
     }
 
@@ -121,7 +121,7 @@ impl Session for CudaSession {
     }
 
     fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], by: &mut Drawing<'_>) -> Result<()> {
-        self.lane.draw(slots, tokens, draws, by.vocabulary, by.sampling)
+        self.lane.draw(slots, tokens, draws, &by.rule())
     }
 
     fn read(&mut self, sequences: Ragged<'_, Token>, value: &Value<'_>, out: &mut [f32]) -> Result<()> {

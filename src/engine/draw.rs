@@ -7,21 +7,30 @@ use crate::sampling::{Sampler, Sampling};
 use crate::tokens::{Token, Vocabulary};
 
 pub use crate::cuda::gpt2::Draw;
+use crate::cuda::gpt2::Rule;
 
 /// By what rule tokens are drawn, and the scratch that takes.
 pub struct Drawing<'a> {
-    /// Which tokens there are.
-    pub vocabulary: &'a Vocabulary,
-    /// How freely they are drawn, and under which seed.
-    pub sampling: &'a Sampling,
+    vocabulary: &'a Vocabulary,
+    sampling: &'a Sampling,
+    /// A bit for each packet's token and the end's.
+    banned: Vec<u32>,
     sampler: Sampler,
     logits: Vec<f32>,
 }
 
 impl<'a> Drawing<'a> {
-    /// By `sampling` from `vocabulary`.
-    pub fn new(vocabulary: &'a Vocabulary, sampling: &'a Sampling) -> Self {
-        Self { vocabulary, sampling, sampler: Sampler::default(), logits: Vec::new() }
+    /// By `sampling`, whose values were checked, from `vocabulary`; fails as [`Sampler::new`] does.
+    pub fn new(vocabulary: &'a Vocabulary, sampling: &'a Sampling) -> Result<Self> {
+        let sampler = Sampler::new(sampling, vocabulary)?;
+        let mut banned = vec![0; (vocabulary.n_packet_tokens as usize + 1).div_ceil(32)];
+        sampling.banned.iter().for_each(|&token| banned[token as usize / 32] |= 1 << (token % 32));
+        Ok(Self { vocabulary, sampling, banned, sampler, logits: Vec::new() })
+    }
+
+    /// The rule, as a GPU takes it.
+    pub(super) fn rule(&self) -> Rule<'_> {
+        Rule { vocabulary: self.vocabulary, sampling: self.sampling, banned: &self.banned }
     }
 }
 
@@ -45,7 +54,7 @@ pub(super) fn draw_from_logits<S: Session + ?Sized>(
     let seed = by.sampling.seed;
     for ((token, draw), logits) in tokens.iter_mut().zip(draws).zip(by.logits.chunks_exact(n_logits)) {
         let u = uniform(seed, draw.flow, u64::from(draw.step));
-        *token = by.sampler.draw(logits, by.vocabulary, draw.may_end, by.sampling, u)?;
+        *token = by.sampler.draw(logits, draw.may_end, u)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod draw;
 pub mod native;
 pub mod onnx;
 
+pub use crate::backend::packed::Precision;
 use crate::bundle::Bundle;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
@@ -91,8 +92,8 @@ pub trait Session: Send {
     /// Number of logits of a row.
     fn vocab_size(&self) -> usize;
 
-    /// Flows that are best decoded side by side.
-    fn slots(&self) -> usize {
+    /// How many flows are best decoded side by side; any other number gives the same logits.
+    fn best_slots(&self) -> usize {
         64
     }
 
@@ -171,20 +172,27 @@ fn check_room(sequences: Ragged<'_, Token>, out: &[f32]) -> Result<()> {
 /// without ONNX Runtime where no usable library is found or the bundle has no graphs; a library that the settings name must
 /// be there.
 pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
-    let native = || native::Native::new(bundle.weights.clone(), settings.threads);
+    let native = || native::Native::with_precision(bundle.weights.clone(), settings.threads, settings.precision);
     let onnx = || -> Result<Arc<dyn Engine>> {
         Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
     };
-    let cuda = || -> Result<Arc<dyn Engine>> { Ok(cuda::Cuda::open(bundle.weights.clone(), &settings.cuda)?) };
+    let cuda = || -> Result<Arc<dyn Engine>> {
+        Ok(cuda::Cuda::open(bundle.weights.clone(), settings.precision, &settings.cuda)?)
+    };
     match settings.engine {
-        EngineChoice::Named(EngineKind::Native) => Ok(native()),
+        EngineChoice::Named(EngineKind::Native) => native(),
+        EngineChoice::Named(EngineKind::Onnx) if settings.precision != Precision::F32 => {
+            Err(Error::invalid("precision is bf16, which only the engines native and cuda have; the engine is onnx"))
+        }
         EngineChoice::Named(EngineKind::Onnx) => onnx(),
         EngineChoice::Named(EngineKind::Cuda) => cuda(),
+        // ONNX Runtime's graphs are of f32.
+        EngineChoice::Auto if settings.precision != Precision::F32 => cuda().or_else(|_| native()),
         // A library that is named is asked for.
         EngineChoice::Auto if settings.onnx_library.is_some() => onnx(),
         EngineChoice::Auto => match cuda().or_else(|_| onnx()) {
             Ok(engine) => Ok(engine),
-            Err(e) if matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => Ok(native()),
+            Err(e) if matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => native(),
             Err(e) => Err(e),
         },
     }

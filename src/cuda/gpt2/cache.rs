@@ -1,8 +1,9 @@
 //! Keys and values of the flows of a decode: per layer `[slots, heads, n_positions, head_dim]` of either.
 
-use super::Precision;
 use super::budget::{Budget, Share};
 use super::buffer::Buffer;
+use super::width;
+use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::error::{Error, Result};
 use crate::gpt2::Config;
@@ -28,7 +29,7 @@ pub(super) struct Cache {
 impl Cache {
     /// Bytes that a slot takes.
     pub(super) fn each(config: &Config, precision: Precision) -> usize {
-        2 * precision.width() * config.n_layer * config.n_positions * config.n_embd
+        2 * width(precision) * config.n_layer * config.n_positions * config.n_embd
     }
 
     /// A cache of `slots` empty slots.

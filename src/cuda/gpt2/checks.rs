@@ -1,9 +1,11 @@
 //! What each kernel of the network must do, whoever runs it: the CPU or a GPU. References are plain sums in f64.
 
-use super::{Precision, bf16};
+use super::bf16;
+use super::width;
+use crate::backend::packed::Precision;
 use crate::cuda::module::{self as m, Kernel};
 use crate::random::{Stream, uniform};
-use crate::sampling::{Sampler, Sampling};
+use crate::sampling::Sampling;
 use crate::tokens::{Token, Vocabulary};
 use bytemuck::{Pod, cast_slice};
 
@@ -56,7 +58,7 @@ fn unpacked(packed: &[u8], precision: Precision) -> Vec<f32> {
 
 /// A buffer that nothing has been written to: what is no number in either precision.
 fn unwritten(n: usize, precision: Precision) -> Vec<u8> {
-    vec![0xff; n * precision.width()]
+    vec![0xff; n * width(precision)]
 }
 
 fn by_precision<T>(precision: Precision, [f32, bf16]: [T; 2]) -> T {
@@ -331,10 +333,50 @@ pub(in crate::cuda) fn flows_attend_to_their_caches(run: &dyn RunKernel) {
     }
 }
 
-/// Draws are those of [`Sampler`], with every rule, at the ends of the vocabulary and where no logit is finite.
+/// The token that the rule draws, and how near, as a share of all, the draw comes to one that is another token's.
+fn drawn(logits: &[f32], candidates: &[Token], sampling: &Sampling, u: f64) -> (Token, f64) {
+    let logit = |token: Token| logits[token as usize];
+    let mut order = candidates.to_vec();
+    order.sort_by(|&a, &b| (logit(b) + 0.0).total_cmp(&(logit(a) + 0.0)).then(a.cmp(&b)));
+    if sampling.temperature == 0.0 {
+        return (order[0], 1.0);
+    }
+    if sampling.top_k > 0 {
+        order.truncate(sampling.top_k as usize);
+    }
+    let top = logit(order[0]);
+    let weight = |token: Token| (f64::from(logit(token) - top) / f64::from(sampling.temperature)).exp();
+    let all: f64 = order.iter().map(|&token| weight(token)).sum();
+    let (mut sum, mut n, mut nearest) = (0.0, 0, f64::INFINITY);
+    if sampling.top_p < 1.0 {
+        let enough = f64::from(sampling.top_p) * all;
+        while n < order.len() && sum < enough {
+            sum += weight(order[n]);
+            nearest = nearest.min((sum - enough).abs() / all);
+            n += 1;
+        }
+        order.truncate(n);
+    } else {
+        sum = all;
+    }
+    order.sort_unstable();
+    let mut left = u * sum;
+    let mut found = None;
+    for &token in &order {
+        left -= weight(token);
+        nearest = nearest.min(left.abs() / sum);
+        if left < 0.0 && found.is_none() {
+            found = Some(token);
+        }
+    }
+    (found.unwrap_or(order[order.len() - 1]), nearest)
+}
+
+/// Draws are the rule's, at the ends of the vocabulary, whatever is banned, and none where a logit is no number.
 pub(in crate::cuda) fn tokens_are_drawn_by_the_rule(run: &dyn RunKernel, packets: u32, rows: usize) {
     let vocabulary = Vocabulary::new(packets, ["a", "b"].map(String::from));
     let v = vocabulary.len();
+    let words = (packets as usize + 1).div_ceil(32);
     let mut stream = Stream::new(12, u64::from(packets));
     let mut logits: Vec<f32> = (0..rows * v).map(|_| (4.0 * stream.normal()) as f32).collect();
     // Ties, zeros of either sign, and tokens that cannot come; those after the packets are the likeliest.
@@ -343,13 +385,40 @@ pub(in crate::cuda) fn tokens_are_drawn_by_the_rule(run: &dyn RunKernel, packets
             (token, _) if token >= packets as usize => *logit += 9.0,
             (_, 1) => *logit = 3.0,
             (_, 2) => *logit = if i % 2 == 0 { 0.0 } else { -0.0 },
-            (_, 3) => *logit = f32::NEG_INFINITY,
+            (token, 3) if token > 0 => *logit = f32::NEG_INFINITY,
             _ => {}
         }
     }
+    let sample = |logits: &[f32], banned: &[u32], draws: &[[u32; 4]], sampling: &Sampling| {
+        let mut tokens = bytes(&vec![77u32; draws.len()]);
+        run.run(
+            m::SAMPLE,
+            draws.len(),
+            &mut [
+                In(bytes(logits)),
+                U32(v),
+                U32(packets as usize),
+                U32(vocabulary.eof as usize),
+                In(bytes(banned)),
+                In(bytes(draws)),
+                U64(sampling.seed),
+                U32(sampling.top_k as usize),
+                F32(sampling.top_p),
+                F32(sampling.temperature),
+                Out(&mut tokens),
+            ],
+        );
+        cast_slice::<u8, Token>(&tokens).to_vec()
+    };
     let plain = Sampling { seed: 0x0123_4567_89ab_cdef, first_flow: (1 << 33) + 5, ..Sampling::default() };
-    let mut rules = vec![plain.clone()];
+    let may_end = |row: usize| !row.is_multiple_of(3);
+    let flow = |row: usize| plain.first_flow + row as u64 / 4;
+    let draws: Vec<[u32; 4]> = (0..rows)
+        .map(|row| [flow(row) as u32, (flow(row) >> 32) as u32, (row % 4) as u32, u32::from(may_end(row))])
+        .collect();
+    let (mut close, mut count) = (0, 0);
     for (temperature, top_k, top_p) in [
+        (1.0, 0, 1.0),
         (0.0, 0, 1.0),
         (0.7, 0, 1.0),
         (1.0, 1, 1.0),
@@ -358,58 +427,30 @@ pub(in crate::cuda) fn tokens_are_drawn_by_the_rule(run: &dyn RunKernel, packets
         (1.3, 30, 0.5),
         (1.0, u32::MAX, 1e-9),
     ] {
-        rules.push(Sampling { temperature, top_k, top_p, ..plain.clone() });
-    }
-    for sampling in &rules {
-        let may_end = |row: usize| !row.is_multiple_of(3);
-        let flow = |row: usize| sampling.first_flow + row as u64 / 4;
-        let draws: Vec<[u32; 4]> = (0..rows)
-            .map(|row| [flow(row) as u32, (flow(row) >> 32) as u32, (row % 4) as u32, u32::from(may_end(row))])
-            .collect();
-        let mut tokens = bytes(&vec![77u32; rows]);
-        run.run(
-            m::SAMPLE,
-            rows,
-            &mut [
-                In(bytes(&logits)),
-                U32(v),
-                U32(packets as usize),
-                U32(vocabulary.eof as usize),
-                In(bytes(&draws)),
-                U64(sampling.seed),
-                U32(sampling.top_k as usize),
-                F32(sampling.top_p),
-                F32(sampling.temperature),
-                Out(&mut tokens),
-            ],
-        );
-        let mut sampler = Sampler::default();
-        for (row, &token) in cast_slice::<u8, Token>(&tokens).iter().enumerate() {
-            let u = uniform(sampling.seed, flow(row), (row % 4) as u64);
-            let expected =
-                sampler.draw(&logits[row * v..(row + 1) * v], &vocabulary, may_end(row), sampling, u).unwrap();
-            assert_eq!(token, expected, "row {row} of {rows}, {packets} packets, {sampling:?}");
+        // Nothing, the end, and with it every fifth packet but the first.
+        for step in [usize::MAX, packets as usize + 1, 5] {
+            let sampling = Sampling { temperature, top_k, top_p, ..plain.clone() };
+            let is_banned = |token: usize| (token + 1) % step == 0 || (step == 5 && token == packets as usize);
+            let mut banned = vec![0u32; words];
+            (0..=packets as usize).filter(|&i| is_banned(i)).for_each(|i| banned[i / 32] |= 1 << (i % 32));
+            for (row, token) in sample(&logits, &banned, &draws, &sampling).into_iter().enumerate() {
+                let last = packets + u32::from(may_end(row));
+                let candidates: Vec<Token> = (0..last).filter(|&i| !is_banned(i as usize)).collect();
+                let u = uniform(sampling.seed, flow(row), (row % 4) as u64);
+                let (expected, nearest) = drawn(&logits[row * v..(row + 1) * v], &candidates, &sampling, u);
+                (close, count) = (close + u32::from(nearest < 1e-9), count + 1);
+                assert!(
+                    token == expected || nearest < 1e-9,
+                    "row {row} of {rows}: {token}, not {expected} of {packets}, {sampling:?}"
+                );
+            }
         }
     }
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut tokens = bytes(&[77u32]);
-        let all = vec![bad; v];
-        run.run(
-            m::SAMPLE,
-            1,
-            &mut [
-                In(bytes(&all)),
-                U32(v),
-                U32(packets as usize),
-                U32(vocabulary.eof as usize),
-                In(bytes(&[0u32; 4])),
-                U64(1),
-                U32(0),
-                F32(1.0),
-                F32(1.0),
-                Out(&mut tokens),
-            ],
-        );
-        assert_eq!(cast_slice::<u8, Token>(&tokens), [Token::MAX], "{bad}");
+    assert!(close * 10 < count || packets < 3, "{close} of {count} draws say nothing");
+    for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+        let mut logits = logits[..v].to_vec();
+        logits[packets as usize / 2] = bad;
+        assert_eq!(sample(&logits, &vec![0; words], &draws[..1], &plain), [Token::MAX], "{bad}");
     }
+    assert_eq!(sample(&vec![f32::NEG_INFINITY; v], &vec![0; words], &draws[..1], &plain), [Token::MAX]);
 }

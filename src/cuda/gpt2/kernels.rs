@@ -2,15 +2,14 @@
 //!
 //! Addresses are the caller's promise: that there is as much behind them as the numbers beside them say.
 
-use super::Precision;
+use super::lane::Rule;
 use super::weights::Norm;
+use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::cuda::geometry::THREADS;
 use crate::cuda::module::{self, Kernel};
 use crate::error::{Error, Result};
 use crate::gpt2::Config;
-use crate::sampling::Sampling;
-use crate::tokens::Vocabulary;
 use cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg};
 
 /// Rows of a block whose warps take one each.
@@ -289,15 +288,15 @@ impl Kernels {
         device: &Device,
         n: usize,
         n_logits: usize,
-        vocabulary: &Vocabulary,
-        sampling: &Sampling,
-        [logits, draws, tokens]: [u64; 3],
+        Rule { vocabulary, sampling, .. }: &Rule<'_>,
+        [logits, banned, draws, tokens]: [u64; 4],
     ) -> Result<()> {
         let arguments = [
             Address(logits),
             count(n_logits),
             U32(vocabulary.n_packet_tokens),
             U32(vocabulary.eof),
+            Address(banned),
             Address(draws),
             U64(sampling.seed),
             U32(sampling.top_k),

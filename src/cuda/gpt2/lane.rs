@@ -4,7 +4,7 @@ use super::budget::Share;
 use super::buffer::Buffer;
 use super::cache::Cache;
 use super::network::Network;
-use super::workspace::Workspace;
+use super::workspace::{INPUT_WORDS, Workspace};
 use crate::cuda::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::{Config, check_sequences};
@@ -30,6 +30,17 @@ pub struct Draw {
     pub step: u32,
     /// Whether `EOF` may come.
     pub may_end: bool,
+}
+
+/// By what rule tokens are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<'a> {
+    /// Which tokens there are.
+    pub vocabulary: &'a Vocabulary,
+    /// How freely they are drawn, and under which seed.
+    pub sampling: &'a Sampling,
+    /// What `sampling` bans: bit `i % 32` of word `i / 32` for token `i` of a packet; the end is one past the last.
+    pub banned: &'a [u32],
 }
 
 /// A stream, buffers and caches; belongs to one thread at a time.
@@ -185,22 +196,17 @@ impl Lane {
                 logits.len()
             )));
         }
-        self.steps(slots, tokens, &[], |lane, _, rows, on_device| {
+        self.steps(slots, tokens, &[], &[], |lane, _, rows, on_device| {
             on_device.read(&lane.device, &mut logits[rows.start * v..rows.end * v], "logits")
         })
     }
 
     /// As [`Self::step`], and draws the next tokens by the rule of [`crate::sampling`]: `tokens` become those drawn.
-    pub fn draw(
-        &mut self,
-        slots: &[usize],
-        tokens: &mut [Token],
-        draws: &[Draw],
-        vocabulary: &Vocabulary,
-        sampling: &Sampling,
-    ) -> Result<()> {
+    pub fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], rule: &Rule<'_>) -> Result<()> {
         let v = self.network.config().vocab_size;
-        if draws.len() != slots.len() || vocabulary.len() > v {
+        let vocabulary = rule.vocabulary;
+        let words = (vocabulary.n_packet_tokens as usize + 1).div_ceil(32);
+        if draws.len() != slots.len() || vocabulary.len() > v || rule.banned.len() != words {
             return Err(Error::invalid(format!(
                 "a step of {} flows is given {} draws from {} of {v} tokens",
                 slots.len(),
@@ -209,11 +215,13 @@ impl Lane {
             )));
         }
         let given = tokens.to_vec();
-        self.steps(slots, &given, draws, |lane, space, rows, logits| {
+        self.steps(slots, &given, draws, rule.banned, |lane, space, rows, logits| {
             // Attention is done, so that its buffer is free.
             let drawn = &space.attention;
-            let places = [logits.begin(), space.input.begin(), drawn.begin()];
-            lane.network.kernels().sample(&lane.device, rows.len(), v, vocabulary, sampling, places)?;
+            // The draws come first of what the host gives, what is banned last.
+            let banned = space.input.at(4 * (INPUT_WORDS * rows.len()));
+            let places = [logits.begin(), banned, space.input.begin(), drawn.begin()];
+            lane.network.kernels().sample(&lane.device, rows.len(), v, rule, places)?;
             drawn.read(&lane.device, &mut tokens[rows.clone()], "tokens")?;
             match tokens[rows.clone()].iter().position(|&token| token == NO_TOKEN) {
                 None => Ok(()),
@@ -231,6 +239,7 @@ impl Lane {
         slots: &[usize],
         tokens: &[Token],
         draws: &[Draw],
+        banned: &[u32],
         mut done: impl FnMut(&Self, &Workspace, Range<usize>, &Buffer) -> Result<()>,
     ) -> Result<()> {
         let network = self.network.clone();
@@ -255,6 +264,7 @@ impl Lane {
                 self.staging.extend_from_slice(&tokens[part.clone()]);
                 self.staging.extend(slots[part.clone()].iter().map(|&slot| cache.len(slot) as u32));
                 self.staging.extend(slots[part.clone()].iter().map(|&slot| slot as u32));
+                self.staging.extend_from_slice(banned);
                 space.input.write(&self.device, &self.staging, "tokens")?;
                 let [given, positions, in_slots] = [0, 1, 2].map(|i| space.input.at(4 * (first + i * rows)));
 

@@ -19,41 +19,16 @@ mod workspace;
 pub(super) use buffer::Buffer;
 #[cfg(test)]
 pub(super) use kernels::{Arg, launch};
-pub use lane::{Draw, Lane};
+pub use lane::{Draw, Lane, Rule};
 pub use network::{Network, Options};
 
-use crate::error::Error;
-use std::str::FromStr;
+use crate::backend::packed::Precision;
 
-/// What the products of a network are computed from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit numbers on the ordinary cores: the same answers as on the CPU but for the order of sums.
-    #[default]
-    F32,
-    /// 16-bit numbers on the tensor cores, sums in 32 bits: many times as fast.
-    Bf16,
-}
-
-impl Precision {
-    /// Bytes of a number.
-    fn width(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::invalid(format!("the precision is \"{text}\"; it must be f32 or bf16"))),
-        }
+/// Bytes of a number that products read.
+fn width(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
     }
 }
 

@@ -1,11 +1,12 @@
 //! A network on a GPU, shared by all who use it.
 
-use super::Precision;
 use super::budget::Budget;
 use super::kernels::{Epilogue, Factors, Kernels, Layout, Shape};
 use super::lane::Lane;
 use super::weights::DeviceWeights;
+use super::width;
 use super::workspace::Workspace;
+use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::error::{Error, Result};
 use crate::gpt2::weights::Block;
@@ -20,8 +21,6 @@ const MAX_HEAD_DIM: usize = 256;
 pub struct Options {
     /// Which GPU, from 0 on.
     pub device: usize,
-    /// What products are computed from.
-    pub precision: Precision,
     /// Bytes of the GPU's memory that weights, caches and batches may take; half of what is free at the start, if absent.
     pub memory: Option<usize>,
 }
@@ -36,13 +35,18 @@ pub struct Network {
 
 impl Network {
     /// Copies `weights` to the GPU of `options`.
-    pub fn open(weights: Arc<Weights>, options: &Options) -> Result<Arc<Self>> {
-        Self::on(&Device::open(options.device)?, weights, options)
+    pub fn open(weights: Arc<Weights>, precision: Precision, options: &Options) -> Result<Arc<Self>> {
+        Self::on(&Device::open(options.device)?, weights, precision, options)
     }
 
     /// Copies `weights` to `device`.
-    pub(in crate::cuda) fn on(device: &Arc<Device>, weights: Arc<Weights>, options: &Options) -> Result<Arc<Self>> {
-        let (config, precision) = (weights.config().clone(), options.precision);
+    pub(in crate::cuda) fn on(
+        device: &Arc<Device>,
+        weights: Arc<Weights>,
+        precision: Precision,
+        options: &Options,
+    ) -> Result<Arc<Self>> {
+        let config = weights.config().clone();
         let dim = config.head_dim();
         if dim > MAX_HEAD_DIM {
             return Err(Error::mismatch(format!(
@@ -52,7 +56,7 @@ impl Network {
         if precision == Precision::Bf16 && !config.n_embd.is_multiple_of(8) {
             let d = config.n_embd;
             return Err(Error::mismatch(format!(
-                "CUDA: the network is {d} wide; in bf16 that must be a multiple of 8; set cuda.precision to f32"
+                "CUDA: the network is {d} wide; in bf16 that must be a multiple of 8; set precision to f32"
             )));
         }
         let memory = match options.memory {
@@ -161,7 +165,7 @@ impl Network {
         logits: u64,
     ) -> Result<()> {
         let config = self.config();
-        let a = space.h.at(begin * config.n_embd * self.precision().width());
+        let a = space.h.at(begin * config.n_embd * width(self.precision()));
         let b = self.weights.matrix(self.weights.host().wte());
         let factors = Factors { a, b, layout: Layout::Transposed, bias: 0, c: logits };
         let shape = Shape { m: rows, n: config.vocab_size, k: config.n_embd };

@@ -1,7 +1,8 @@
 //! The weights on the device.
 
+use super::bf16;
 use super::buffer::Buffer;
-use super::{Precision, bf16};
+use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::error::Result;
 use crate::gpt2::Weights;
