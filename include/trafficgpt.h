@@ -50,11 +50,10 @@
  *   engine (auto): who runs the network: auto (cuda where a GPU answers, else onnx where its library is found, else
  *       native), native, onnx or cuda; an engine named here never falls back to another
  *   threads (1): CPU threads of one worker, 1..=1024; leave it at 1 and use one worker per core where flows are many
- *   precision (f32): of the engine native: f32, or bf16 for up to twice the speed and two digits; needs AVX512-BF16
+ *   precision (f32): of the engines native and cuda: f32, or bf16 for two digits and up to twice the speed (native;
+ *       needs AVX512-BF16) or tensor cores (cuda; the network's width must be a multiple of 8)
  *   onnx.library (empty): path of libonnxruntime.so; empty: ORT_DYLIB_PATH, beside this library, then the system's
  *   cuda.device (0): which GPU the engine cuda takes, 0..=255
- *   cuda.precision (f32): what the engine cuda multiplies: f32 (flows equal those of the other engines), or bf16
- *       (tensor cores; widths must be multiples of 8; draws may differ where probabilities nearly tie)
  *   cuda.memory (0): bytes of the GPU's memory that one model may take, with K, M or G for powers of 1024; more work
  *       than fits is done in parts; 0: half of what is free
  *   meter.idle_timeout (60): seconds without a packet after which a flow of a capture has ended; more than 0
