@@ -18,7 +18,8 @@ const FIGURES: [&str; 5] = ["val_loss", "perplexity", "accuracy", "macro_f1", "l
 /// Which flows, where to, and from which configuration.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Flow tables (Parquet or CSV), or directories of them; not needed with --resume.
+    /// Flow tables (Parquet, CSV or JSON lines), or directories of them, searched as deep as they go; not needed with
+    /// --resume.
     flows: Vec<PathBuf>,
     /// Tables to read as well, without their labels.
     #[arg(long, value_name = "FLOWS", num_args = 1..)]
@@ -62,6 +63,9 @@ pub struct LoopArgs {
     /// Most tokens in a batch.
     #[arg(long)]
     batch_tokens: Option<usize>,
+    /// Batches whose gradients make one step: large batches in the memory of small ones.
+    #[arg(long)]
+    accumulate: Option<usize>,
     /// Full learning rate.
     #[arg(long)]
     lr: Option<f64>,

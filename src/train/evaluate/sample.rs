@@ -3,7 +3,7 @@
 use super::Settings;
 use crate::error::{Error, Result};
 use crate::packet::Packet;
-use crate::train::groups;
+use crate::train::dataset::splits::Splits;
 use crate::train::table::{Row, Split, Table};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -90,17 +90,17 @@ impl<'a> Sample<'a> {
         if settings.split.is_none() {
             return Ok(());
         }
-        let of_groups = table.rows.iter().filter_map(|row| Some((row.group.as_str(), row.split?)));
-        let (_, shared) = groups::splits(of_groups);
-        if shared.is_empty() {
-            return Ok(());
-        }
+        let mut splits = Splits::default();
+        table.rows.iter().try_for_each(|row| splits.observe(&row.group, row.split))?;
         if !settings.allow_shared_groups {
-            return Err(groups::refusal(&shared));
+            return splits.check();
+        }
+        if splits.n_shared() == 0 {
+            return Ok(());
         }
         self.notes.push(format!(
             "{} groups have flows in more than one split: the figures flatter whatever learnt from the others",
-            shared.len()
+            splits.n_shared()
         ));
         Ok(())
     }
