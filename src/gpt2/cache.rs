@@ -3,10 +3,10 @@
 use super::buffers::grown;
 use super::config::Config;
 use super::infer::Lane;
+use super::network::Network;
 use super::tile::{rows_product, weighted_sum};
-use super::weights::Weights;
-use crate::backend::matmul::{Mat, multiply};
-use crate::backend::simd::{LANES, exp, max, sum};
+use crate::backend::packed::End;
+use crate::backend::simd::{LANES, exponentials};
 use crate::tokens::Token;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -92,14 +92,8 @@ impl WithSimd for Attend<'_> {
         let (scores, sums) = scratch.split_at_mut(positions);
         let padded = n.next_multiple_of(LANES);
         rows_product::<S, 1>(simd, query, head_dim, keys, positions, head_dim, padded, scores, padded);
-        let scores = &mut scores[..n];
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let top = max(scores);
-        for s in scores.iter_mut() {
-            *s = exp((*s - top) * scale);
-        }
-        let sum = sum(scores);
-        weighted_sum(simd, scores, values, width, sums);
+        let (_, sum) = exponentials(&mut scores[..padded], n, 1.0 / (head_dim as f32).sqrt());
+        weighted_sum(simd, &scores[..n], values, width, sums);
         for (out, s) in out.iter_mut().zip(sums) {
             *out = *s / sum;
         }
@@ -112,45 +106,24 @@ pub(crate) struct Decoder {
     lane: Lane,
     positions: Vec<usize>,
     scores: Vec<f32>,
-    pair: Vec<f32>,
 }
 
 impl Decoder {
     /// Appends `tokens[i]` to `slots[i]`, all checked to fit, and writes the next token's logits, row-major
-    /// `[slots, vocab_size]`. `head` is the token embedding transposed, `[d, vocab_size]`.
-    pub fn step(&mut self, weights: &Weights, head: &[f32], slots: &mut [Slot], tokens: &[Token], logits: &mut [f32]) {
-        let config = weights.config();
+    /// `[slots, vocab_size]`.
+    pub fn step(&mut self, network: &Network, slots: &mut [Slot], tokens: &[Token], logits: &mut [f32]) {
+        let config = network.config();
         let (n, d, v) = (slots.len(), config.n_embd, config.vocab_size);
         let layout = Layout::new(config);
         let scores = grown(&mut self.scores, layout.positions + layout.width);
         self.positions.clear();
         self.positions.extend(slots.iter().map(|slot| slot.len));
-        let hidden = self.lane.run(weights, tokens, &self.positions, |layer, qkv, out| {
+        let hidden = self.lane.run(network, tokens, &self.positions, |layer, qkv, out| {
             for ((slot, qkv), out) in slots.iter_mut().zip(qkv.chunks_exact(3 * d)).zip(out.chunks_exact_mut(d)) {
                 slot.attend(config, layer, qkv, scores, out);
             }
         });
         slots.iter_mut().for_each(|slot| slot.len += 1);
-        if n == 1 {
-            // Two rows, as everywhere: see `infer`.
-            let pair = grown(&mut self.pair, 2 * v);
-            multiply(pair, Mat::new(hidden, 2, d), Mat::new(head, d, v));
-            logits.copy_from_slice(&pair[..v]);
-        } else {
-            multiply(logits, Mat::new(hidden, n, d), Mat::new(head, d, v));
-        }
+        network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
     }
-}
-
-/// The token embedding transposed to `[d, vocab_size]`, in which form the kernel multiplies few rows fastest.
-pub(crate) fn transposed_head(weights: &Weights) -> Vec<f32> {
-    let (d, v) = (weights.config().n_embd, weights.config().vocab_size);
-    let wte = &weights.data()[weights.wte()];
-    let mut head = vec![0.0; d * v];
-    for (token, row) in wte.chunks_exact(d).enumerate() {
-        for (c, x) in row.iter().enumerate() {
-            head[c * v + token] = *x;
-        }
-    }
-    head
 }

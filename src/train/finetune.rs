@@ -2,11 +2,13 @@
 //!
 //! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
-//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards. The flows that a class
+//! token leads are never changed: what is generated from it is to be like them.
 
 use crate::classifier::argmax;
 use crate::error::Result;
 use crate::gpt2::{self, Dropout, Tape};
+use crate::head::Head;
 use crate::head::forest::{Forest, features};
 use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
@@ -18,6 +20,7 @@ use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
 use crate::train::forest;
 use crate::train::head_loss::{self, Objective, Truth};
+use crate::train::heads::{self, Sample};
 use crate::train::jitter::Jitter;
 use crate::train::lessons::{Lesson, Lessons};
 use crate::train::metrics::{Confusion, Scores};
@@ -27,6 +30,9 @@ use serde_json::{Map, json};
 
 /// Spread of the head's first weights, as of all others.
 const HEAD_STD: f64 = 0.02;
+
+/// Validation flows whose neighbours are looked for exactly, to tell how many the cells find.
+const RECALL_FLOWS: usize = 500;
 
 /// The classifier's task.
 pub struct Classification<'a> {
@@ -149,6 +155,31 @@ impl<'a> Classification<'a> {
         Ok(())
     }
 
+    /// The head of another kind than linear that the settings ask for, fitted to the embeddings of [`Self::freeze`] and
+    /// calibrated on those of the validation flows, with what it says of these: logarithms of probabilities at temperature
+    /// 1, row-major `[data.val.len(), data.labels.len()]`. None where it is linear.
+    pub fn fit(&self) -> Result<Option<(Head, Vec<f32>)>> {
+        let (Some([train, val]), false) = (&self.frozen, self.data.train.is_empty()) else { return Ok(None) };
+        // All have one: flows without a label are learnt from teachers alone, who teach linear heads only.
+        let labels: Vec<u32> = self.data.train.labels.iter().flatten().copied().collect();
+        let (n_embd, n_labels) = (train.len() / labels.len(), self.data.labels.len());
+        let sample = Sample { embeddings: train, n_embd, labels: &labels, n_labels };
+        let Some(head) = heads::fit(&self.settings.head, sample, self.settings.run.seed)? else { return Ok(None) };
+        let logits = heads::log_scores(&head, val, n_embd, n_labels);
+        Ok(Some((head, logits)))
+    }
+
+    /// Which share of the nearest references of validation flows a head with cells finds.
+    pub fn recall(&self, head: &Head) -> Option<f64> {
+        match (head, &self.frozen) {
+            (Head::Knn(head), Some([_, val])) if head.cells.is_some() => {
+                let most = RECALL_FLOWS * head.standard.mean.len();
+                Some(heads::knn::recall(head, &val[..val.len().min(most)]))
+            }
+            _ => None,
+        }
+    }
+
     /// The class token that leads a second copy of training flow `flow`, if the language model is to learn it.
     fn class_led(&self, flow: usize) -> Option<Token> {
         let learns = self.settings.lm_weight > 0.0 && !self.settings.freeze;
@@ -217,6 +248,11 @@ impl<'a> Classification<'a> {
         calibrate::temperature(logits, &self.validation_labels(), self.data.labels.len())
     }
 
+    /// Mean negative log-likelihood of the truths under `softmax(logits / temperature)`.
+    pub fn loss(&self, logits: &[f32], temperature: f32) -> f64 {
+        calibrate::nll(logits, &self.validation_labels(), self.data.labels.len(), temperature.into())
+    }
+
     /// How good `logits` are on the validation flows.
     pub fn scores(&self, logits: &[f32]) -> Result<Scores> {
         let mut confusion = Confusion::new(self.data.labels.len());
@@ -245,8 +281,8 @@ impl<'a> Classification<'a> {
         loss
     }
 
-    /// The sequences of `lessons` in `epoch`, changed as the settings say: led by `BOF` to be classified, then, where the
-    /// language model learns them too, by their class.
+    /// The sequences of `lessons`: led by `BOF` to be classified, changed as the settings say; then, where the language model
+    /// learns them too, led by their class, as they are.
     fn read(&mut self, lessons: &[Lesson], batch: &mut Batch) -> Result<()> {
         let (run, train) = (&self.settings.run, &self.data.train);
         batch.clear();
@@ -262,10 +298,9 @@ impl<'a> Classification<'a> {
                 batch.forget_targets();
             }
         }
-        for &Lesson { flow, pass } in lessons {
+        for &Lesson { flow, .. } in lessons {
             if let Some(class) = self.class_led(flow) {
-                let packets = self.jitter.tokens(train, flow, pass)?;
-                batch.push(self.vocabulary, class, packets, train.ended[flow]);
+                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
             }
         }
         Ok(())
@@ -342,7 +377,7 @@ impl Task for Classification<'_> {
     fn validate(&mut self, model: &Model) -> Result<Validation> {
         let (logits, lm_loss) = self.validation_logits(model)?;
         let scores = self.scores(&logits)?;
-        let loss = calibrate::nll(&logits, &self.validation_labels(), self.data.labels.len(), 1.0);
+        let loss = self.loss(&logits, 1.0);
         let mut figures = Map::new();
         figures.insert("val_loss".into(), json!(loss));
         figures.insert("accuracy".into(), json!(scores.accuracy));

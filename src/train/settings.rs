@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpt2::Dropout;
 use crate::packet::N_PACKETS;
+use crate::train::heads::{self, HeadKind};
 use crate::train::reshape::Reshape;
 use crate::train::schedule::Schedule;
 use serde::de::DeserializeOwned;
@@ -232,6 +233,9 @@ pub struct Finetune {
     pub run: Loop,
     /// Whether the network stays as it is and only the head learns.
     pub freeze: bool,
+    /// Which head, and how it is fitted.
+    #[serde(flatten)]
+    pub head: heads::Options,
     /// Fewest training flows that a label may have.
     pub min_flows: usize,
     /// What the language model's loss is multiplied by beside the classifier's; 0: left out.
@@ -272,6 +276,7 @@ impl Default for Finetune {
         Self {
             run: Loop { lr: 5e-4, schedule: Schedule::Plateau, patience: 8, ..Loop::default() },
             freeze: false,
+            head: heads::Options::default(),
             min_flows: 2,
             lm_weight: 0.5,
             class_weights: ClassWeights::Sqrt,
@@ -372,6 +377,10 @@ impl Finetune {
             return Err(Error::invalid(format!("labelled_repeats is {n}; it must be in 1..={MAX_REPEATS}")));
         }
         range("reject_below", self.reject_below, 0.0, 1.0)?;
+        self.head.check(self.freeze)?;
+        if self.head.head != HeadKind::Linear && self.forest_trees > 0 {
+            return Err(Error::invalid("forest_trees: a forest votes beside a linear head only: leave it at 0"));
+        }
         let run = &self.run;
         let changes = self.crop > 0.0 || self.borrow_times > 0.0 || run.time_jitter > 0.0 || !run.reshape.is_none();
         if self.freeze && changes {
@@ -499,12 +508,23 @@ mod tests {
             "labelled_repeats = 0",
             "forest_trees = 10001",
             "temperature = -1.0",
+            "knn_k = 0",
+            "knn_cells = 1048577",
+            "knn_probes = 9\nknn_cells = 8",
+            "svm_nu = 0.0",
+            "svm_nu = nan",
+            "svm_gamma = -1.0",
+            "svm_flows = 5000",
+            "forest_trees = 1\nfreeze = true\nhead = \"svm\"",
         ] {
             let settings: Finetune = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();
             assert!(error.message().starts_with(bad.split(' ').next().unwrap()), "{error}");
         }
         assert!(resolve::<Pretrain>(None, table("choose = \"first\"")).is_err());
+        assert!(resolve::<Finetune>(None, table("head = \"forest\"")).is_err());
+        let settings: Finetune = resolve(None, table("head = \"knn\"")).unwrap();
+        assert!(settings.check().unwrap_err().message().contains("--freeze"));
         for change in
             ["crop", "borrow_times", "time_jitter", "size_jitter", "header_shift", "packet_loss", "late_start"]
         {

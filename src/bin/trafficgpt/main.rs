@@ -10,6 +10,7 @@ mod evaluate;
 mod exit;
 mod finetune;
 mod generate;
+mod head;
 mod import;
 mod info;
 mod input;
@@ -38,6 +39,7 @@ enum Command {
     Quantizer(quantizer::Args),
     Pretrain(pretrain::Args),
     Finetune(finetune::Args),
+    Head(head::Args),
     Bundle(bundle::Args),
     Import(import::Args),
     Evaluate(evaluate::Args),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Head(args) => head::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Import(args) => import::run(args),
         Command::Evaluate(args) => evaluate::run(args),

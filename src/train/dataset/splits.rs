@@ -14,7 +14,7 @@ const MAX_GROUPS: usize = 1 << 26;
 
 /// What the rows say of the groups. Groups go by the digest of their name, so that long names take no memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Splits {
+pub struct Splits {
     of_group: HashMap<u128, Split>,
     shared: HashSet<u128>,
     /// Names of the first of those.
@@ -36,6 +36,11 @@ impl Splits {
             return Err(Error::new(Kind::NoMemory, format!("more than {MAX_GROUPS} groups of flows")));
         }
         Ok(())
+    }
+
+    /// Groups that lie on several sides.
+    pub fn n_shared(&self) -> usize {
+        self.shared.len()
     }
 
     /// Refuses groups that lie on several sides.
