@@ -7,7 +7,7 @@
 //! Flows stay in memory if they fit what a run allows for them; the training flows of larger tables stay on the disk and
 //! come in [`Windows`].
 
-pub(super) mod splits;
+mod splits;
 mod windows;
 
 pub use windows::Windows;
