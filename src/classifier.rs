@@ -4,7 +4,7 @@ use crate::bundle::manifest::{ClassifierSpec, Pool};
 use crate::context::Context;
 use crate::engine::EngineKind;
 use crate::error::{Error, Result};
-use crate::head::{Linear, forest};
+use crate::head::{Head, forest};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged};
 use crate::quantizer::Quantizer;
@@ -24,7 +24,7 @@ const TOKENS_PER_BATCH: usize = 2048;
 pub struct Classifier {
     model: Arc<Model>,
     spec: ClassifierSpec,
-    head: Linear,
+    head: Arc<Head>,
 }
 
 impl Classifier {
@@ -105,13 +105,17 @@ impl Classifier {
         }
         worker.scratch.scores.clear();
         let voters = self.model.forest().map(|forest| (forest, self.quantizer().codebook().centroids()));
-        self.for_each_embedding(worker, flows, |tokens, embedding, scratch_scores| {
-            let begin = scratch_scores.len();
-            scratch_scores.resize(begin + n, 0.0);
-            let scores = &mut scratch_scores[begin..];
-            self.head.scores(embedding, scores);
+        let d = self.embedding_dim();
+        self.for_each_batch(worker, flows, |scratch| {
+            let Scratch { sequences, embeddings, scores: staged, head, .. } = scratch;
+            let begin = staged.len();
+            staged.resize(begin + sequences.len() * n, 0.0);
+            let scores = &mut staged[begin..];
+            self.head.scores(embeddings, d, head, scores);
             if let Some((forest, centroids)) = voters {
-                forest.vote(&forest::features(tokens, centroids), scores);
+                for (sequence, scores) in sequences.as_ragged().rows().zip(scores.chunks_exact_mut(n)) {
+                    forest.vote(&forest::features(&sequence[1..], centroids), scores);
+                }
             }
         })?;
         let staged = &worker.scratch.scores;
@@ -129,20 +133,19 @@ impl Classifier {
     pub fn embed(&self, worker: &mut Worker, flows: Ragged<'_, Packet>, out: &mut [f32]) -> Result<()> {
         check_room("embeddings", out.len(), flows.len().saturating_mul(self.embedding_dim()))?;
         worker.scratch.scores.clear();
-        self.for_each_embedding(worker, Input::Packets(flows), |_, embedding, staged| {
-            staged.extend_from_slice(embedding)
+        self.for_each_batch(worker, Input::Packets(flows), |scratch| {
+            scratch.scores.extend_from_slice(&scratch.embeddings);
         })?;
         out.copy_from_slice(&worker.scratch.scores);
         Ok(())
     }
 
-    /// Runs the network over all flows, in batches, and gives each flow's tokens and embedding in order to `consume`,
-    /// together with the staging buffer `scratch.scores`.
-    fn for_each_embedding(
+    /// Runs the network over all flows, in batches, and lets `consume` see each with its `sequences` and `embeddings`.
+    fn for_each_batch(
         &self,
         worker: &mut Worker,
         flows: Input<'_>,
-        mut consume: impl FnMut(&[Token], &[f32], &mut Vec<f32>),
+        mut consume: impl FnMut(&mut Scratch),
     ) -> Result<()> {
         let d = self.embedding_dim();
         let first = match self.spec.pool {
@@ -156,9 +159,7 @@ impl Classifier {
             let sequences = scratch.sequences.as_ragged();
             scratch.embeddings.resize(sequences.len() * d, 0.0);
             session.embed(sequences, first, &mut scratch.embeddings)?;
-            for (sequence, embedding) in sequences.rows().zip(scratch.embeddings.chunks_exact(d)) {
-                consume(&sequence[1..], embedding, &mut scratch.scores);
-            }
+            consume(scratch);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::bundle::{Bundle, Manifest};
 use crate::config::Settings;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
-use crate::head::{Forest, Linear};
+use crate::head::{Forest, Head};
 use crate::packet::{N_PACKETS, Packet};
 use crate::quantizer::Quantizer;
 use crate::tokens::{Token, Vocabulary};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) struct Model {
     manifest: Manifest,
     quantizer: Quantizer,
-    head: Option<Linear>,
+    head: Option<Arc<Head>>,
     forest: Option<Arc<Forest>>,
     engine: Arc<dyn Engine>,
 }
@@ -45,7 +45,7 @@ impl Model {
         &self.quantizer
     }
 
-    pub fn head(&self) -> Option<&Linear> {
+    pub fn head(&self) -> Option<&Arc<Head>> {
         self.head.as_ref()
     }
 

@@ -2,6 +2,7 @@
 
 use crate::engine::Session;
 use crate::error::Result;
+use crate::head;
 use crate::model::Model;
 use crate::packet::Rows;
 use crate::tokens::Token;
@@ -22,6 +23,7 @@ pub(crate) struct Scratch {
     pub sequences: Rows<Token>,
     pub embeddings: Vec<f32>,
     pub scores: Vec<f32>,
+    pub head: head::Scratch,
     pub logits: Vec<f32>,
 }
 

@@ -16,6 +16,15 @@ pub const LINEAR: &str = "linear";
 /// The same, and a forest that votes beside it.
 pub const LINEAR_AND_FOREST: &str = "linear+forest";
 
+/// The references nearest to the embedding.
+pub const KNN: &str = "knn";
+
+/// Support vector machines on the embedding.
+pub const SVM: &str = "svm";
+
+/// Every kind of head that this library knows.
+const HEADS: [&str; 4] = [LINEAR, LINEAR_AND_FOREST, KNN, SVM];
+
 /// Most labels a classifier may have, and most bytes of a label's or a class's name.
 const MAX_LABELS: usize = 1 << 16;
 const MAX_NAME: usize = 1 << 10;
@@ -51,7 +60,7 @@ pub struct Manifest {
 pub struct ClassifierSpec {
     /// Names of the labels, in the order of the head's outputs.
     pub labels: Vec<String>,
-    /// Kind of head: [`LINEAR`] or [`LINEAR_AND_FOREST`].
+    /// Kind of head: [`LINEAR`], [`LINEAR_AND_FOREST`], [`KNN`] or [`SVM`].
     pub head: String,
     /// Which positions the embedding averages.
     #[serde(default)]
@@ -135,11 +144,9 @@ impl ClassifierSpec {
             return Err(Error::format(format!("the classifier has {n} labels; it must have 1..={MAX_LABELS}")));
         }
         check_names("label", self.labels.iter())?;
-        if self.head != LINEAR && self.head != LINEAR_AND_FOREST {
-            let message = format!(
-                "the head is of kind \"{}\"; this library knows \"{LINEAR}\" and \"{LINEAR_AND_FOREST}\"",
-                self.head
-            );
+        if !HEADS.contains(&self.head.as_str()) {
+            let known = HEADS.join(", ");
+            let message = format!("the head is of kind \"{}\"; this library knows {known}: use a newer one", self.head);
             return Err(Error::new(Kind::Version, message));
         }
         if !(0.0..=1.0).contains(&self.reject_below) {

@@ -6,7 +6,7 @@
 //!   quantizer.safetensors   centroids f32 [K, 2], and what packets lie behind each, `spread` f32 [K, 8, 3]
 //!   model.safetensors       the network, Hugging Face GPT-2 names and shapes
 //!   config.json             its shape for Hugging Face's `transformers`
-//!   head.safetensors        the classifier's head; absent in a bundle that only generates
+//!   head.safetensors        the classifier's head, of whichever kind; absent in a bundle that only generates
 //!   forest.safetensors      trees that vote beside the head, in a bundle that has some
 //!   classifier.onnx generator.onnx   the graphs; their weights point into model.safetensors
 //! ```
@@ -14,6 +14,7 @@
 //! It is checked whole before anything of it runs, and written whole or not at all.
 
 pub(crate) mod files;
+pub(crate) mod heads;
 pub mod manifest;
 pub(crate) mod tensors;
 #[cfg(feature = "train")]
@@ -23,9 +24,9 @@ pub use manifest::{ClassifierSpec, Manifest, Pool};
 #[cfg(feature = "train")]
 pub use write::{Parts, write};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gpt2::Weights;
-use crate::head::{Forest, Linear};
+use crate::head::{Forest, Head};
 use crate::quantizer::Quantizer;
 use files::Directory;
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ use std::sync::Arc;
 const MANIFEST: &str = "manifest.json";
 const QUANTIZER: &str = "quantizer.safetensors";
 const MODEL: &str = "model.safetensors";
-const HEAD: &str = "head.safetensors";
+pub(crate) const HEAD: &str = "head.safetensors";
 /// The trees that vote beside the head.
 pub(crate) const FOREST: &str = "forest.safetensors";
 /// The graph that embeds sequences and scores them.
@@ -65,7 +66,7 @@ pub struct Bundle {
     /// The network.
     pub weights: Arc<Weights>,
     /// The classifier's head, in a bundle that classifies.
-    pub head: Option<Linear>,
+    pub head: Option<Arc<Head>>,
     /// What votes beside it.
     pub forest: Option<Arc<Forest>>,
     /// The graphs for ONNX Runtime by file name, as many as there are.
@@ -90,16 +91,20 @@ impl Bundle {
             let path = files.join(name);
             move |e: Error| e.at(path.display())
         };
-        let quantizer =
-            tensors::read_quantizer(&read(QUANTIZER, tensors::quantizer_limit(k))?, manifest.scaler, Some(k))
-                .map_err(within(QUANTIZER))?;
+        // Another model's quantizer would give every token another meaning, and nothing else would show it.
+        let foreign = |e: Error| {
+            let why = "the quantizer is not the one that this model was trained with";
+            if e.kind() == Kind::Io { e } else { Error::new(e.kind(), format!("{e}; {why}")) }
+        };
+        let bytes = read(QUANTIZER, tensors::quantizer_limit(k)).map_err(foreign)?;
+        let quantizer = tensors::read_quantizer(&bytes, manifest.scaler, Some(k)).map_err(within(QUANTIZER))?;
         let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
             .map_err(within(MODEL))?;
         let head = match &manifest.classifier {
             Some(classifier) => {
                 let (n, d) = (classifier.labels.len(), model.n_embd);
-                let bytes = read(HEAD, tensors::size_limit(n * (d + 1) + 1))?;
-                Some(tensors::read_head(&bytes, n, d).map_err(within(HEAD))?)
+                let bytes = read(HEAD, heads::limit(&classifier.head, n, d))?;
+                Some(Arc::new(heads::read(&classifier.head, &bytes, n, d).map_err(within(HEAD))?))
             }
             None => None,
         };

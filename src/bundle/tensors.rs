@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Weights};
 use crate::head::forest::{Forest, Node};
-use crate::head::linear::Linear;
 use crate::quantizer::spread::{LAYERS, Layer};
 use crate::quantizer::{Codebook, Quantizer, Scaler};
 use safetensors::{Dtype, SafeTensors};
@@ -107,18 +106,6 @@ pub(crate) fn read_quantizer(bytes: &[u8], scaler: Scaler, k: Option<usize>) -> 
     quantizer.with_spread(&layers)
 }
 
-/// The head of `n_labels` over embeddings of `n_embd` in the bytes of a `head.safetensors`.
-pub(super) fn read_head(bytes: &[u8], n_labels: usize, n_embd: usize) -> Result<Linear> {
-    let file = Tensors::parse(bytes, n_labels * n_embd)?;
-    let (mut weight, mut bias, mut temperature) = (vec![0.0; n_labels * n_embd], vec![0.0; n_labels], [0.0]);
-    file.copy("weight", &[n_labels, n_embd], &mut weight)?;
-    file.copy("bias", &[n_labels], &mut bias)?;
-    file.copy("temperature", &[1], &mut temperature)?;
-    let head = Linear { weight, bias, temperature: temperature[0] };
-    head.check(n_labels, n_embd)?;
-    Ok(head)
-}
-
 /// The forest over `n_labels` labels in the bytes of a `forest.safetensors`: `nodes` f32 `[n, 3]`, a split as feature,
 /// threshold and lower child, a leaf as -1 and where its shares begin and end; `shares` `[m, 2]`; `roots`, `weight` and
 /// `temperature`.
@@ -156,9 +143,9 @@ pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
 }
 
 #[cfg(feature = "train")]
-pub(crate) use writing::{forest_bytes, metadata, quantizer_bytes, serialize};
+pub(crate) use writing::{forest_bytes, format, metadata, quantizer_bytes, serialize};
 #[cfg(feature = "train")]
-pub(super) use writing::{head_bytes, offsets, weights_bytes};
+pub(super) use writing::{offsets, weights_bytes};
 
 #[cfg(feature = "train")]
 mod writing {
@@ -195,7 +182,7 @@ mod writing {
     }
 
     /// What Hugging Face wants to find in the metadata.
-    fn format() -> (&'static str, String) {
+    pub fn format() -> (&'static str, String) {
         ("format", "pt".to_string())
     }
 
@@ -234,16 +221,6 @@ mod writing {
         let centroids = ("centroids", &*shapes[0], codebook.centroids().as_flattened());
         let spread = quantizer.spread().map(|s| (SPREAD, &*shapes[1], bytemuck::cast_slice(s.layers())));
         serialize(std::iter::once(centroids).chain(spread), metadata.unwrap_or_else(format))
-    }
-
-    /// The bytes of `head.safetensors`.
-    pub fn head_bytes(head: &Linear, n_labels: usize, n_embd: usize) -> Result<Vec<u8>> {
-        let tensors = [
-            ("weight", &[n_labels, n_embd][..], &*head.weight),
-            ("bias", &[n_labels][..], &*head.bias),
-            ("temperature", &[1][..], std::slice::from_ref(&head.temperature)),
-        ];
-        serialize(tensors, format())
     }
 
     /// The bytes of `forest.safetensors`; see [`read_forest`].

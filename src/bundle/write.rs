@@ -1,13 +1,13 @@
 //! Writing a bundle: whole or not at all, and the same bytes for the same parts.
 
 use super::files::sha256;
-use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, LINEAR_AND_FOREST, Manifest};
+use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, LINEAR, LINEAR_AND_FOREST, Manifest};
 use super::{
-    CLASSIFIER_GRAPH, CONFIG, FOREST, GENERATOR_GRAPH, HEAD, MANIFEST, MAX_MANIFEST, MODEL, QUANTIZER, tensors,
+    CLASSIFIER_GRAPH, CONFIG, FOREST, GENERATOR_GRAPH, HEAD, MANIFEST, MAX_MANIFEST, MODEL, QUANTIZER, heads, tensors,
 };
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::{Config, Weights};
-use crate::head::{Forest, Linear};
+use crate::head::{Forest, Head};
 use crate::onnx::{self, External};
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
@@ -28,8 +28,9 @@ pub struct Parts<'a> {
     /// The network.
     pub weights: &'a Weights,
     /// What the classifier says of itself, and its head; absent in a bundle that only generates.
-    pub classifier: Option<(ClassifierSpec, &'a Linear)>,
-    /// What votes beside the head, if its kind says so. The graphs know nothing of it: they score by the network alone.
+    pub classifier: Option<(ClassifierSpec, &'a Head)>,
+    /// What votes beside the head, if its kind says so. The graphs know nothing of it: they score by the network alone, and
+    /// end at the embedding where the head is not linear.
     pub forest: Option<&'a Forest>,
     /// How the model came to be, for people.
     pub training: serde_json::Value,
@@ -84,19 +85,26 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     }
     if let Some((spec, head)) = &parts.classifier {
         head.check(spec.labels.len(), config.n_embd)?;
+        if spec.head != head.kind() && !(spec.head == LINEAR_AND_FOREST && head.kind() == LINEAR) {
+            let (says, is) = (&spec.head, head.kind());
+            return Err(Error::mismatch(format!("the head is said to be of kind \"{says}\" and is of kind \"{is}\"")));
+        }
     }
 
     let mut files = BTreeMap::new();
     let model = tensors::weights_bytes(parts.weights)?;
     let external = External { file: MODEL, offsets: tensors::offsets(&model)? };
-    let head = parts.classifier.as_ref().map(|(_, head)| *head);
+    let head = parts.classifier.as_ref().and_then(|(_, head)| match head {
+        Head::Linear(head) => Some(head),
+        Head::Knn(_) | Head::Svm(_) => None,
+    });
     files.insert(CLASSIFIER_GRAPH, onnx::classifier(parts.weights, &external, head)?);
     files.insert(GENERATOR_GRAPH, onnx::generator(parts.weights, &external)?);
     files.insert(MODEL, model);
     files.insert(QUANTIZER, tensors::quantizer_bytes(parts.quantizer, None)?);
     files.insert(CONFIG, json(&HuggingFace::new(config, parts.vocabulary))?);
     if let Some((spec, head)) = &parts.classifier {
-        files.insert(HEAD, tensors::head_bytes(head, spec.labels.len(), config.n_embd)?);
+        files.insert(HEAD, heads::bytes(head, spec.labels.len(), config.n_embd)?);
         if (spec.head == LINEAR_AND_FOREST) != parts.forest.is_some() {
             return Err(Error::mismatch(format!("a head of kind \"{}\" with or without a forest", spec.head)));
         }

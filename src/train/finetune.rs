@@ -2,11 +2,13 @@
 //!
 //! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
-//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards. The flows that a class
+//! token leads are never changed: what is generated from it is to be like them.
 
 use crate::classifier::argmax;
 use crate::error::Result;
 use crate::gpt2::{self, Dropout, Tape};
+use crate::head::Head;
 use crate::head::forest::{Forest, features};
 use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
@@ -18,6 +20,7 @@ use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
 use crate::train::forest;
 use crate::train::head_loss::{self, Objective, Truth};
+use crate::train::heads::{self, Sample};
 use crate::train::jitter::Jitter;
 use crate::train::lessons::{Lesson, Lessons};
 use crate::train::metrics::{Confusion, Scores};
@@ -27,6 +30,9 @@ use serde_json::{Map, json};
 
 /// Spread of the head's first weights, as of all others.
 const HEAD_STD: f64 = 0.02;
+
+/// Validation flows whose neighbours are looked for exactly, to tell how many the cells find.
+const RECALL_FLOWS: usize = 500;
 
 /// The classifier's task.
 pub struct Classification<'a> {
@@ -149,6 +155,31 @@ impl<'a> Classification<'a> {
         Ok(())
     }
 
+    /// The head of another kind than linear that the settings ask for, fitted to the embeddings of [`Self::freeze`] and
+    /// calibrated on those of the validation flows, with what it says of these: logarithms of probabilities at temperature
+    /// 1, row-major `[data.val.len(), data.labels.len()]`. None where it is linear.
+    pub fn fit(&self) -> Result<Option<(Head, Vec<f32>)>> {
+        let (Some([train, val]), false) = (&self.frozen, self.data.train.is_empty()) else { return Ok(None) };
+        // All have one: flows without a label are learnt from teachers alone, who teach linear heads only.
+        let labels: Vec<u32> = self.data.train.labels.iter().flatten().copied().collect();
+        let (n_embd, n_labels) = (train.len() / labels.len(), self.data.labels.len());
+        let sample = Sample { embeddings: train, n_embd, labels: &labels, n_labels };
+        let Some(head) = heads::fit(&self.settings.head, sample, self.settings.run.seed)? else { return Ok(None) };
+        let logits = heads::log_scores(&head, val, n_embd, n_labels);
+        Ok(Some((head, logits)))
+    }
+
+    /// Which share of the nearest references of validation flows a head with cells finds.
+    pub fn recall(&self, head: &Head) -> Option<f64> {
+        match (head, &self.frozen) {
+            (Head::Knn(head), Some([_, val])) if head.cells.is_some() => {
+                let most = RECALL_FLOWS * head.standard.mean.len();
+                Some(heads::knn::recall(head, &val[..val.len().min(most)]))
+            }
+            _ => None,
+        }
+    }
+
     /// The class token that leads a second copy of training flow `flow`, if the language model is to learn it.
     fn class_led(&self, flow: usize) -> Option<Token> {
         let learns = self.settings.lm_weight > 0.0 && !self.settings.freeze;
@@ -217,6 +248,11 @@ impl<'a> Classification<'a> {
         calibrate::temperature(logits, &self.validation_labels(), self.data.labels.len())
     }
 
+    /// Mean negative log-likelihood of the truths under `softmax(logits / temperature)`.
+    pub fn loss(&self, logits: &[f32], temperature: f32) -> f64 {
+        calibrate::nll(logits, &self.validation_labels(), self.data.labels.len(), temperature.into())
+    }
+
     /// How good `logits` are on the validation flows.
     pub fn scores(&self, logits: &[f32]) -> Result<Scores> {
         let mut confusion = Confusion::new(self.data.labels.len());
@@ -226,18 +262,48 @@ impl<'a> Classification<'a> {
         Ok(confusion.scores())
     }
 
-    /// Adds the head's gradients for the embeddings of `lessons` in `scratch`; its loss.
-    fn head_step(&mut self, head: &Linear, lessons: &[Lesson], grads: &mut Linear) -> f64 {
-        let s = &mut self.scratch;
+    /// What is known of the training flow `flow`.
+    fn truth(&self, flow: usize) -> Truth<'_> {
         let n = self.data.labels.len();
+        let answer = self.answers.as_ref().map(|answers| &answers[flow * n..(flow + 1) * n]);
+        Truth { label: self.data.train.labels[flow], answer }
+    }
+
+    /// Adds the head's gradients for the embeddings of `lessons` in `scratch`; their part of its loss, which is a mean
+    /// over flows that count `total`.
+    fn head_step(&mut self, head: &Linear, lessons: &[Lesson], total: f64, grads: &mut Linear) -> f64 {
+        let mut s = std::mem::take(&mut self.scratch);
         head_loss::logits(head, &s.embeddings, &mut s.logits);
-        let truths = lessons.iter().map(|&Lesson { flow, .. }| Truth {
-            label: self.data.train.labels[flow],
-            answer: self.answers.as_ref().map(|answers| &answers[flow * n..(flow + 1) * n]),
-        });
-        let loss = self.objective.apply(&mut s.logits, truths);
+        let truths = lessons.iter().map(|lesson| self.truth(lesson.flow));
+        let loss = self.objective.apply(&mut s.logits, truths, total);
         head_loss::logits_backward(head, &s.embeddings, &s.logits, grads, &mut s.d_embeddings);
+        self.scratch = s;
         loss
+    }
+
+    /// The sequences of `lessons`: led by `BOF` to be classified, changed as the settings say; then, where the language model
+    /// learns them too, led by their class, as they are.
+    fn read(&mut self, lessons: &[Lesson], batch: &mut Batch) -> Result<()> {
+        let (run, train) = (&self.settings.run, &self.data.train);
+        batch.clear();
+        for &Lesson { flow, pass } in lessons {
+            let borrow = Draw::Borrow.uniform(run.seed, pass, flow) < self.settings.borrow_times;
+            let packets = match borrow {
+                true => self.jitter.borrowed(train, flow, pass)?,
+                false => self.jitter.tokens(train, flow, pass)?,
+            };
+            let n = cut(self.settings, flow, pass, packets.len());
+            batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
+            if borrow {
+                batch.forget_targets();
+            }
+        }
+        for &Lesson { flow, .. } in lessons {
+            if let Some(class) = self.class_led(flow) {
+                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -267,66 +333,51 @@ impl Task for Classification<'_> {
         &self.costs
     }
 
-    fn step(&mut self, model: &Model, batch: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
+    fn step(&mut self, model: &Model, batches: &[&[usize]], at: At, grads: &mut Model) -> Result<StepLoss> {
         let (Some(head), Some(head_grads)) = (&model.head, &mut grads.head) else {
             return Ok(StepLoss { loss: 0.0, tokens: 0 });
         };
-        let train = &self.data.train;
-        let lessons: Vec<Lesson> = batch.iter().map(|&i| self.lessons.lesson(i, at.epoch)).collect();
+        let lessons = |batch: &[usize]| batch.iter().map(|&i| self.lessons.lesson(i, at.epoch)).collect();
+        let lessons: Vec<Vec<Lesson>> = batches.iter().map(|batch| lessons(batch)).collect();
+        let total = self.objective.total(lessons.iter().flatten().map(|lesson| self.truth(lesson.flow)));
         let d = model.weights.config().n_embd;
         if let Some([train, _]) = &self.frozen {
+            let lessons = lessons.concat();
             self.scratch.embeddings.clear();
             for &Lesson { flow, .. } in &lessons {
                 self.scratch.embeddings.extend_from_slice(&train[flow * d..(flow + 1) * d]);
             }
-            let tokens = batch.iter().map(|&i| self.costs[i]).sum();
-            return Ok(StepLoss { loss: self.head_step(head, &lessons, head_grads), tokens });
+            let tokens = batches.iter().copied().flatten().map(|&i| self.costs[i]).sum();
+            return Ok(StepLoss { loss: self.head_step(head, &lessons, total, head_grads), tokens });
         }
 
-        let run = &self.settings.run;
-        let mut batch = std::mem::take(&mut self.scratch.batch);
-        batch.clear();
-        for &Lesson { flow, pass } in &lessons {
-            let borrow = Draw::Borrow.uniform(run.seed, pass, flow) < self.settings.borrow_times;
-            let packets = match borrow {
-                true => self.jitter.borrowed(train, flow, pass)?,
-                false => self.jitter.tokens(train, flow, pass)?,
-            };
-            let n = cut(self.settings, flow, pass, packets.len());
-            batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
-            if borrow {
-                batch.forget_targets();
+        let mut read = vec![Batch::default(); lessons.len()];
+        lessons.iter().zip(&mut read).try_for_each(|(lessons, batch)| self.read(lessons, batch))?;
+        let n = read.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (i, (lessons, batch)) in lessons.iter().zip(read).enumerate() {
+            self.scratch.batch = batch;
+            self.scratch.embed(model, self.settings.run.dropout(at.step, i), lessons.len())?;
+            loss += self.head_step(head, lessons, total, head_grads);
+            let s = &mut self.scratch;
+            for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
+                head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
             }
-        }
-        for &Lesson { flow, pass } in &lessons {
-            if let Some(class) = self.class_led(flow) {
-                let packets = self.jitter.tokens(train, flow, pass)?;
-                batch.push(self.vocabulary, class, packets, train.ended[flow]);
+            if self.settings.lm_weight > 0.0 {
+                let scale = self.settings.lm_weight / n;
+                let (tape, targets) = (&mut s.tape, &s.batch.targets);
+                loss += scale * gpt2::lm_loss(&model.weights, tape, targets, scale as f32, &mut grads.weights)?;
             }
+            gpt2::backward(&model.weights, &mut s.tape, &mut grads.weights)?;
+            tokens += s.batch.targets.len();
         }
-        self.scratch.batch = batch;
-
-        let dropout = run.dropout(at.step);
-        self.scratch.embed(model, dropout, lessons.len())?;
-        let mut loss = self.head_step(head, &lessons, head_grads);
-        let s = &mut self.scratch;
-        for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
-            head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
-        }
-        if self.settings.lm_weight > 0.0 {
-            let n = s.batch.n_targets().max(1) as f64;
-            let scale = self.settings.lm_weight / n;
-            let sum = gpt2::lm_loss(&model.weights, &mut s.tape, &s.batch.targets, scale as f32, &mut grads.weights)?;
-            loss += scale * sum;
-        }
-        gpt2::backward(&model.weights, &mut s.tape, &mut grads.weights)?;
-        Ok(StepLoss { loss, tokens: s.batch.targets.len() })
+        Ok(StepLoss { loss, tokens })
     }
 
     fn validate(&mut self, model: &Model) -> Result<Validation> {
         let (logits, lm_loss) = self.validation_logits(model)?;
         let scores = self.scores(&logits)?;
-        let loss = calibrate::nll(&logits, &self.validation_labels(), self.data.labels.len(), 1.0);
+        let loss = self.loss(&logits, 1.0);
         let mut figures = Map::new();
         figures.insert("val_loss".into(), json!(loss));
         figures.insert("accuracy".into(), json!(scores.accuracy));
@@ -400,7 +451,7 @@ mod tests {
         let model = model(vocabulary);
         let at = At { step: 0, epoch: 0 };
         let mut grads = model.zeros_like().unwrap();
-        let found = task.step(&model, &[0, 1, 2], at, &mut grads).unwrap();
+        let found = task.step(&model, &[&[0, 1, 2]], at, &mut grads).unwrap();
         assert_eq!(found.tokens, 16);
         let network: f64 = grads.weights.data().iter().map(|&g| f64::from(g).powi(2)).sum();
         let of_head = grads.head.as_ref().unwrap();
@@ -414,10 +465,36 @@ mod tests {
             head.weight.iter_mut().zip(&of_head.weight).for_each(|(w, g)| *w += scale * g);
             head.bias.iter_mut().zip(&of_head.bias).for_each(|(w, g)| *w += scale * g);
             let mut unused = model.zeros_like().unwrap();
-            task.step(&model, &[0, 1, 2], at, &mut unused).unwrap().loss
+            task.step(&model, &[&[0, 1, 2]], at, &mut unused).unwrap().loss
         };
         let slope = (moved(3e-4) - moved(-3e-4)) / 6e-4;
         assert!((slope - norm).abs() < 2e-3 * norm, "slope {slope}, gradient {norm}");
+    }
+
+    #[test]
+    fn batches_of_a_step_give_the_gradient_of_one_large_batch() {
+        let (mut data, vocabulary, quantizer) = (data(), Vocabulary::new(6, ["a".to_string()]), quantizer());
+        data.train.labels[1] = None;
+        let answers = vec![0.5, 0.5, 0.25, 0.75, 1.0, 0.0];
+        for freeze in [false, true] {
+            let settings = Finetune { freeze, ..settings() };
+            let mut task = Classification::new(&data, Some(answers.clone()), &quantizer, &vocabulary, &settings);
+            let model = model(&vocabulary);
+            if freeze {
+                task.freeze(&model).unwrap();
+            }
+            let mut gradient = |batches: &[&[usize]]| {
+                let mut grads = model.zeros_like().unwrap();
+                let loss = task.step(&model, batches, At { step: 0, epoch: 0 }, &mut grads).unwrap().loss;
+                (loss, [grads.weights.data(), &grads.head.unwrap().weight].concat())
+            };
+            let (whole_loss, whole) = gradient(&[&[0, 1, 2]]);
+            let (loss, parts) = gradient(&[&[0], &[1, 2]]);
+            assert!((loss - whole_loss).abs() < 1e-6 * whole_loss, "{loss} {whole_loss}");
+            let size = whole.iter().fold(0f32, |size, g| size.max(g.abs()));
+            let error = whole.iter().zip(&parts).fold(0f32, |error, (a, b)| error.max((a - b).abs()));
+            assert!(size > 0.0 && error < 1e-6 * size, "freeze {freeze}: {error} of {size}");
+        }
     }
 
     #[test]
@@ -431,7 +508,7 @@ mod tests {
         let (frozen, _) = task.validation_logits(&model).unwrap();
         assert_eq!(running, frozen);
         let mut grads = model.zeros_like().unwrap();
-        task.step(&model, &[2, 0], At { step: 0, epoch: 0 }, &mut grads).unwrap();
+        task.step(&model, &[&[2, 0]], At { step: 0, epoch: 0 }, &mut grads).unwrap();
         assert!(grads.weights.data().iter().all(|&g| g == 0.0));
         assert!(grads.head.unwrap().weight.iter().any(|&g| g != 0.0));
     }

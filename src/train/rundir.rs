@@ -6,24 +6,26 @@
 //!   run.json                what is trained on what: shapes, vocabulary, labels, files with their checksums
 //!   quantizer.safetensors   copy of the quantizer the flows were read through
 //!   metrics.jsonl           one line per log interval and one per evaluation
-//!   loss.svg scores.svg     pictures of it
+//!   loss.svg perplexity.svg scores.svg   pictures of it, drawn anew at each evaluation
+//!   head.safetensors        the head, of a run that gives one of kind knn or svm
 //!   forest.safetensors      the trees that vote beside the head, at the end of a run that grows some
 //!   checkpoints/step-00000200.safetensors   the newest few
 //!   checkpoints/best.safetensors            the one to use
 //! ```
 
 use crate::bundle::files::sha256;
-use crate::bundle::{FOREST, MAX_FOREST, tensors};
+use crate::bundle::{FOREST, HEAD, MAX_FOREST, heads, tensors};
 use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
-use crate::head::Forest;
+use crate::head::{Forest, Head};
 use crate::quantizer::Quantizer;
 use crate::tokens::Vocabulary;
 use crate::train::atomic::AtomicFile;
 use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
 use crate::train::dataset::{Dataset, Source};
-use crate::train::quantizer_file;
+use crate::train::heads::HeadKind;
 use crate::train::teacher::Teacher;
+use crate::train::{pictures, quantizer_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -55,6 +57,9 @@ pub struct Record {
     pub vocabulary: Vocabulary,
     /// The labels that a head tells apart; empty in a run without one.
     pub labels: Vec<String>,
+    /// The kind of that head.
+    #[serde(default)]
+    pub head: HeadKind,
     /// SHA-256 of the quantizer's file.
     pub quantizer_sha256: String,
     /// How its centroids came to be, if it says so.
@@ -129,7 +134,10 @@ impl RunDir {
             Error::new(Kind::Io, format!("{}: not the directory of a run ({METRICS}: {e})", path.display()))
         })?;
         match metrics.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), metrics }),
+            Ok(()) => {
+                remove_unfinished(&path.join(CHECKPOINTS));
+                Ok(Self { path: path.to_path_buf(), metrics })
+            }
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(Kind::Busy, format!("{}: another process is training there", path.display())))
             }
@@ -150,17 +158,13 @@ impl RunDir {
     /// Replaces the settings of the run.
     pub fn set_config(&self, config: &toml::Table) -> Result<()> {
         let text = toml::to_string(config).map_err(|e| Error::invalid(format!("settings: {e}")))?;
-        write(&self.path.join(CONFIG), text.as_bytes())
+        write(&self.path.join(CONFIG), text.as_bytes()).map_err(|e| explain_full(e, &self.path))
     }
 
     /// What the run at `path` is.
     pub fn record(path: &Path) -> Result<Record> {
         let file = path.join(RECORD);
-        let size = file.metadata().map_err(|e| Error::io(&file, &e))?.len();
-        if size > MAX_RECORD {
-            return Err(Error::format(format!("{}: {size} bytes are too many", file.display())));
-        }
-        let bytes = fs::read(&file).map_err(|e| Error::io(&file, &e))?;
+        let bytes = read_bounded(&file, MAX_RECORD)?;
         let record: Record =
             serde_json::from_slice(&bytes).map_err(|e| Error::format(format!("{}: {e}", file.display())))?;
         record.model.check().and_then(|()| record.vocabulary.check()).map_err(|e| e.at(file.display()))?;
@@ -213,15 +217,25 @@ impl RunDir {
     /// The forest of the run at `path`, over `n_labels` labels.
     pub fn forest(path: &Path, n_labels: usize) -> Result<Forest> {
         let file = path.join(FOREST);
-        let size = file.metadata().map_err(|e| {
+        file.metadata().map_err(|e| {
             let run = path.display();
             Error::new(Kind::Io, format!("{run}: no forest yet, it is grown at the end; go on with --resume ({e})"))
         })?;
-        if size.len() > MAX_FOREST {
-            return Err(Error::format(format!("{}: {} bytes are too many", file.display(), size.len())));
-        }
-        let bytes = fs::read(&file).map_err(|e| Error::io(&file, &e))?;
+        let bytes = read_bounded(&file, MAX_FOREST)?;
         tensors::read_forest(&bytes, n_labels).map_err(|e| e.at(file.display()))
+    }
+
+    /// Writes a head that is no part of the checkpoints.
+    pub fn save_head(&self, head: &Head, record: &Record) -> Result<()> {
+        let bytes = heads::bytes(head, record.labels.len(), record.model.n_embd)?;
+        write(&self.path.join(HEAD), &bytes).map_err(|e| e.at("the head is not saved; make room and begin anew"))
+    }
+
+    /// The head of the run at `path`, of kind `kind` as a manifest names it.
+    pub fn head(path: &Path, record: &Record, kind: &str) -> Result<Head> {
+        let (n_labels, n_embd) = (record.labels.len(), record.model.n_embd);
+        let bytes = read_bounded(&path.join(HEAD), heads::limit(kind, n_labels, n_embd))?;
+        heads::read(kind, &bytes, n_labels, n_embd).map_err(|e| e.at(path.join(HEAD).display()))
     }
 
     /// Path of the quantizer's copy in the run at `path`.
@@ -233,7 +247,13 @@ impl RunDir {
     pub fn log(&mut self, line: &Value) -> Result<()> {
         // One write for the line, so that a crash tears at most the last.
         let text = format!("{line}\n");
-        self.metrics.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path.join(METRICS), &e))
+        let written = self.metrics.write_all(text.as_bytes());
+        written.map_err(|e| explain_full(Error::io(&self.path.join(METRICS), &e), &self.path))
+    }
+
+    /// Draws the pictures of what `metrics.jsonl` says anew.
+    pub fn draw(&self) -> Result<()> {
+        pictures::draw(&self.path).map_err(|e| explain_full(e, &self.path))
     }
 
     /// Drops the lines of `metrics.jsonl` past `step`, which a resumed run will do again, and torn ones.
@@ -310,9 +330,9 @@ impl RunDir {
 }
 
 impl Record {
-    /// Number of labels of the head, if there is one.
+    /// Number of labels of the head in the run's checkpoints, if there is one: linear heads are there.
     pub fn n_labels(&self) -> Option<usize> {
-        (!self.labels.is_empty()).then_some(self.labels.len())
+        (!self.labels.is_empty() && self.head == HeadKind::Linear).then_some(self.labels.len())
     }
 
     /// Checks that `data` is what the run began with.
@@ -329,6 +349,26 @@ impl Record {
             )));
         }
         Ok(())
+    }
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
+    if size > limit {
+        return Err(Error::format(format!("{}: {size} bytes are too many", path.display())));
+    }
+    fs::read(path).map_err(|e| Error::io(path, &e))
+}
+
+/// Removes what a process that was killed while it saved has left. Nothing else is writing there; what cannot be removed
+/// does no harm.
+fn remove_unfinished(checkpoints: &Path) {
+    let Ok(entries) = fs::read_dir(checkpoints) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 

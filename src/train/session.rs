@@ -3,7 +3,7 @@
 
 use crate::bundle::Bundle;
 use crate::bundle::files::sha256;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
 use crate::head::Forest;
 use crate::packet::N_PACKETS;
@@ -12,6 +12,7 @@ use crate::tokens::Vocabulary;
 use crate::train::checkpoint::{Checkpoint, Model, State};
 use crate::train::dataset::{self, Dataset, Request};
 use crate::train::finetune::{self, Classification};
+use crate::train::heads::HeadKind;
 use crate::train::interrupt::Interrupt;
 use crate::train::metrics::Scores;
 use crate::train::pretrain::{self, LanguageModel};
@@ -21,9 +22,9 @@ use crate::train::schedule::Schedule;
 use crate::train::settings::{self, Choose, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
 use crate::train::teacher::{Teacher, Teachers};
 use crate::train::trainer::{Task, Trainer};
-use crate::train::{pictures, quantizer_file, record};
+use crate::train::{quantizer_file, record};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Which flows a run reads, as its `config.toml` keeps it.
@@ -75,7 +76,14 @@ struct Origin {
 }
 
 impl Data {
-    fn read(&self, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+    /// The flows; `most_bytes` as in [`Request`].
+    fn read(
+        &self,
+        quantizer: &Quantizer,
+        n_packets: usize,
+        val_share: f64,
+        most_bytes: Option<u64>,
+    ) -> Result<Dataset> {
         if self.flows.is_empty() && self.unlabelled.is_empty() {
             return Err(Error::invalid("no flows are given"));
         }
@@ -86,10 +94,11 @@ impl Data {
             filters: &filters,
             val_share,
             allow_shared_groups: self.allow_shared_groups,
+            most_bytes,
         };
         let mut flows = Dataset::read(&request, quantizer, n_packets)?;
         if self.learn_val {
-            flows.learn_validation();
+            flows.learn_validation()?;
         }
         Ok(flows)
     }
@@ -114,13 +123,16 @@ impl Data {
                  --learn-val, which tells it at its end, or 1",
             ));
         }
+        if !self.teachers.is_empty() && settings.head.head != HeadKind::Linear {
+            return Err(Error::invalid("--teacher: teachers teach a linear head only; leave out --head or --teacher"));
+        }
         self.check(&settings.run)
     }
 
     /// The flows as a classifier learns them, and the teachers' answers for the training flows.
     fn lessons(&self, flows: Dataset, settings: &Finetune) -> Result<(Dataset, Teachers, Option<Vec<f32>>)> {
         let taught = !self.teachers.is_empty() && settings.unlabelled_weight > 0.0;
-        let flows = dataset::for_classifier(flows, taught)?;
+        let flows = dataset::for_classifier(flows, taught, settings.min_flows)?;
         let teachers = Teachers::open(&self.teachers, &flows.labels)?;
         let answers = teachers.answers(&flows.train, &flows.labels)?;
         Ok((flows, teachers, answers))
@@ -135,11 +147,11 @@ impl Session<'_> {
         RunDir::check_new(self.output)?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
-        let flows = self.read(data, &parsed, settings.n_packets, settings.val_share)?;
+        let flows = self.read(data, &parsed, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
         let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
         let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
-        let mut directory = self.create("pretrain", settings, data, &flows, &origin, Vec::new())?;
+        let mut directory = self.create("pretrain", settings, data, &flows, &origin, (HeadKind::Linear, Vec::new()))?;
         let mut task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
         self.train(&mut directory, &settings.run, &mut task, origin.model, false, None)
     }
@@ -151,12 +163,18 @@ impl Session<'_> {
         RunDir::check_new(self.output)?;
         let mut origin = Origin::open(from)?;
         let n_packets = max_packets(origin.model.weights.config());
-        let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share)?;
+        let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share, None)?;
         let (flows, teachers, answers) = data.lessons(flows, settings)?;
         let d = origin.model.weights.config().n_embd;
-        origin.model.head = Some(finetune::head(flows.labels.len(), d, settings.run.seed));
-        let mut directory = self.create("finetune", settings, data, &flows, &origin, teachers.records)?;
+        let kind = settings.head.head;
+        settings.head.check_sizes(flows.train.len(), flows.labels.len())?;
+        origin.model.head =
+            (kind == HeadKind::Linear).then(|| finetune::head(flows.labels.len(), d, settings.run.seed));
+        let mut directory = self.create("finetune", settings, data, &flows, &origin, (kind, teachers.records))?;
         let mut task = Classification::new(&flows, answers, &origin.quantizer, &origin.vocabulary, settings);
+        if kind != HeadKind::Linear {
+            return self.fit(&mut directory, settings, &mut task, &origin.model);
+        }
         self.classify(&mut directory, settings, &mut task, origin.model, None)
     }
 
@@ -176,7 +194,8 @@ impl Session<'_> {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
                 settings.check()?;
-                let flows = self.read(&data, &quantizer, settings.n_packets, settings.val_share)?;
+                let flows =
+                    self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
                 record.check_data(&flows)?;
                 let model = pretrain::model(&record.model, &quantizer, &settings)?;
                 directory.set_config(&with_data(&settings, &data)?)?;
@@ -186,7 +205,13 @@ impl Session<'_> {
             _ => {
                 let settings: Finetune = settings::resolve(None, config)?;
                 settings.check()?;
-                let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share)?;
+                if settings.head.head != HeadKind::Linear {
+                    return Err(Error::invalid(format!(
+                        "{}: a head of kind knn or svm is fitted in one go; there is nothing to go on with: begin it anew",
+                        self.output.display()
+                    )));
+                }
+                let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share, None)?;
                 let (flows, teachers, answers) = data.lessons(flows, &settings)?;
                 record.check_data(&flows)?;
                 teachers.check(&record.teachers)?;
@@ -200,9 +225,16 @@ impl Session<'_> {
         }
     }
 
-    fn read(&mut self, data: &Data, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+    fn read(
+        &mut self,
+        data: &Data,
+        quantizer: &Quantizer,
+        n_packets: usize,
+        val_share: f64,
+        most_bytes: Option<u64>,
+    ) -> Result<Dataset> {
         self.progress.line("reading flows");
-        let flows = data.read(quantizer, n_packets, val_share)?;
+        let flows = data.read(quantizer, n_packets, val_share, most_bytes)?;
         for note in &flows.notes {
             self.progress.line(&format!("note: {note}"));
         }
@@ -216,7 +248,7 @@ impl Session<'_> {
         data: &Data,
         flows: &Dataset,
         origin: &Origin,
-        teachers: Vec<Teacher>,
+        (head, teachers): (HeadKind, Vec<Teacher>),
     ) -> Result<RunDir> {
         let record = Record {
             command: command.to_string(),
@@ -225,12 +257,13 @@ impl Session<'_> {
             model: origin.model.weights.config().clone(),
             vocabulary: origin.vocabulary.clone(),
             // Those that the head tells apart, where there is one.
-            labels: origin.model.head.as_ref().map_or_else(Vec::new, |_| flows.labels.clone()),
+            labels: if command == "finetune" { flows.labels.clone() } else { Vec::new() },
+            head,
             quantizer_sha256: sha256(&origin.quantizer_bytes),
             quantizer_fit: quantizer_file::fit_of(&origin.quantizer_bytes)?,
             data: flows.sources.clone(),
             teachers,
-            flows: (flows.train.len(), flows.val.len()),
+            flows: (flows.train_size().0 as usize, flows.val.len()),
             notes: flows.notes.clone(),
             history: origin.history.clone(),
         };
@@ -277,6 +310,49 @@ impl Session<'_> {
         Ok(summary)
     }
 
+    /// Fits a head that is not learnt step by step.
+    fn fit(
+        self,
+        directory: &mut RunDir,
+        settings: &Finetune,
+        task: &mut Classification<'_>,
+        model: &Model,
+    ) -> Result<Summary> {
+        let path = self.output;
+        let asked_to_stop = |interrupt: &Interrupt| match interrupt.asked() {
+            true => Err(Error::new(
+                Kind::Interrupted,
+                format!("interrupted before the head was fitted: remove {} and begin anew", path.display()),
+            )),
+            false => Ok(()),
+        };
+        self.progress.line("embedding all flows once, since the network stays as it is");
+        task.freeze(model)?;
+        asked_to_stop(self.interrupt)?;
+        self.progress.line("fitting the head");
+        let Some((mut head, logits)) = task.fit()? else {
+            return Err(Error::invalid("there are no training flows to fit a head to"));
+        };
+        asked_to_stop(self.interrupt)?;
+        let mut temperature = settings.temperature as f32;
+        if temperature == 0.0 {
+            temperature = task.temperature(&logits);
+            self.progress.line(&format!("temperature {temperature:.4}"));
+        }
+        head.set_temperature(temperature);
+        let (Scores { accuracy, macro_f1, .. }, loss) = (task.scores(&logits)?, task.loss(&logits, temperature));
+        let mut line = json!({ "step": 0, "epoch": 0.0, "best": true, "val_loss": loss, "accuracy": accuracy, "macro_f1": macro_f1 });
+        if let Some(recall) = task.recall(&head) {
+            self.progress.line(&format!("the cells looked at hold {recall:.4} of the nearest references"));
+            line["recall"] = json!(recall);
+        }
+        directory.log(&line)?;
+        directory.save_head(&head, &RunDir::record(path)?)?;
+        let state = State { best: Some(macro_f1), finished: true, ..State::default() };
+        directory.save_best(&state, model)?;
+        Ok(Summary { best: line, state })
+    }
+
     fn train(
         &mut self,
         directory: &mut RunDir,
@@ -294,7 +370,6 @@ impl Session<'_> {
         }
         trainer.run(task)?;
         let state = trainer.state().clone();
-        pictures::draw(self.output)?;
         Ok(Summary { best: RunDir::figures(self.output, state.best_step)?, state })
     }
 }

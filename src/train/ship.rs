@@ -1,7 +1,9 @@
 //! A run's best checkpoint as a bundle.
 
-use crate::bundle::{self, ClassifierSpec, Parts, Pool};
+use crate::bundle::{self, ClassifierSpec, Parts, Pool, manifest};
 use crate::error::{Error, Result};
+use crate::head::Head;
+use crate::train::heads::HeadKind;
 use crate::train::record;
 use crate::train::rundir::RunDir;
 use crate::train::session;
@@ -15,7 +17,12 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
     let quantizer = RunDir::quantizer(path, &run)?;
     let best = RunDir::best(path, &run)?;
     let (mut notes, mut forest) = (Vec::new(), None);
-    let classifier = match &best.model.head {
+    let head = match (run.head, best.model.head) {
+        (HeadKind::Linear, head) => head.map(Head::Linear),
+        (HeadKind::Knn, _) => Some(RunDir::head(path, &run, manifest::KNN)?),
+        (HeadKind::Svm, _) => Some(RunDir::head(path, &run, manifest::SVM)?),
+    };
+    let classifier = match &head {
         None => None,
         Some(head) => {
             let mut config = RunDir::config(path)?;
@@ -26,10 +33,10 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
             }
             let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
             let kind = match settings.forest_trees {
-                0 => bundle::manifest::LINEAR,
+                0 => head.kind(),
                 _ => {
                     forest = Some(RunDir::forest(path, labels.len())?);
-                    bundle::manifest::LINEAR_AND_FOREST
+                    manifest::LINEAR_AND_FOREST
                 }
             };
             Some((ClassifierSpec { labels, head: kind.to_string(), pool: Pool::Packets, reject_below }, head))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use trafficgpt::bundle::{ClassifierSpec, Parts, Pool, write};
 use trafficgpt::gpt2::{Config, Weights};
-use trafficgpt::head::Linear;
+use trafficgpt::head::{Head, Linear};
 use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
 use trafficgpt::random::Stream;
 use trafficgpt::tokens::Vocabulary;
@@ -13,7 +13,7 @@ pub struct Made {
     pub quantizer: Quantizer,
     pub vocabulary: Vocabulary,
     pub weights: Weights,
-    pub head: Linear,
+    pub head: Head,
 }
 
 /// A network of this shape over `k` centroids, with biases and layer norms that are not the trivial ones, so that a
@@ -29,11 +29,11 @@ pub fn make(k: u32, n_layer: usize, n_embd: usize, n_head: usize, n_positions: u
         *value = *value * 3.0 + uniform(0.05);
     }
     let labels = 4;
-    let head = Linear {
+    let head = Head::Linear(Linear {
         weight: (0..labels * n_embd).map(|_| uniform(1.0)).collect(),
         bias: (0..labels).map(|_| uniform(1.0)).collect(),
         temperature: 1.25,
-    };
+    });
     let quantizer = Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap());
     Made { quantizer, vocabulary, weights, head }
 }

@@ -4,7 +4,7 @@
 use tempfile::TempDir;
 use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
 use trafficgpt::gpt2::{Config, Weights};
-use trafficgpt::head::Linear;
+use trafficgpt::head::{Head, Linear};
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::quantizer::columns::Columns;
 use trafficgpt::quantizer::histogram::Histogram;
@@ -67,7 +67,7 @@ fn bundle_of(k: u32, n_positions: usize) -> TestBundle {
     weights.data_mut().iter_mut().for_each(|w| *w *= if w.abs() < 0.5 { 8.0 } else { 1.0 });
     let mut draws = Stream::new(1, 1);
     let mut normal = |n: usize| (0..n).map(|_| draws.uniform() as f32 - 0.5).collect::<Vec<_>>();
-    let head = Linear { weight: normal(3 * 32), bias: normal(3), temperature: 1.0 };
+    let head = Head::Linear(Linear { weight: normal(3 * 32), bias: normal(3), temperature: 1.0 });
     let spec = ClassifierSpec {
         labels: ["dns", "tls", "web"].map(String::from).to_vec(),
         head: "linear".into(),

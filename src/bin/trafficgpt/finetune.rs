@@ -5,6 +5,8 @@ use crate::training::{LoopArgs, Plan, RunArgs};
 use serde::Serialize;
 use std::path::PathBuf;
 use trafficgpt::Error;
+use trafficgpt::train::heads::HeadKind;
+use trafficgpt::train::heads::options::KernelKind;
 use trafficgpt::train::settings::{self, ClassWeights, Finetune};
 
 /// Train a classifier on labelled flows, from a pretrained run or a bundle.
@@ -12,6 +14,7 @@ use trafficgpt::train::settings::{self, ClassWeights, Finetune};
 #[command(after_help = "Examples:
   trafficgpt finetune flows.parquet --from run -o classifier
   trafficgpt finetune flows.parquet --from model.tgpt --freeze -o classifier
+  trafficgpt finetune flows.parquet --from model.tgpt --freeze --head knn -o neighbours
   trafficgpt finetune flows.parquet --from run --unlabelled more.parquet --teacher a.tgpt --teacher b.tgpt -o student
   trafficgpt finetune --resume -o classifier")]
 pub struct Args {
@@ -28,12 +31,44 @@ pub struct Args {
     flags: Flags,
 }
 
+/// Options of heads that are fitted at once.
+const FITTED: &str = "Heads on a frozen network";
+
 #[derive(clap::Args, Serialize)]
 struct Flags {
     /// Train the head alone and leave the network as it is.
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     freeze: bool,
+    /// The head: linear, or with --freeze also knn (the labels of the nearest training flows) or svm (support vector
+    /// machines).
+    #[arg(long, value_name = "KIND")]
+    head: Option<HeadKind>,
+    /// knn: nearest training flows that vote.
+    #[arg(long, value_name = "K", help_heading = FITTED)]
+    knn_k: Option<usize>,
+    /// knn: cells that the training flows are parted into, so that only the nearest cells are looked at; 0: none, the
+    /// nearest flows are found exactly.
+    #[arg(long, value_name = "N", help_heading = FITTED)]
+    knn_cells: Option<usize>,
+    /// knn: cells that are looked at.
+    #[arg(long, value_name = "N", help_heading = FITTED)]
+    knn_probes: Option<usize>,
+    /// svm: linear or rbf.
+    #[arg(long, value_name = "KERNEL", help_heading = FITTED)]
+    svm_kernel: Option<KernelKind>,
+    /// svm: gamma of the kernel rbf; 0: one over the dimensions times their variance.
+    #[arg(long, help_heading = FITTED)]
+    svm_gamma: Option<f64>,
+    /// svm: largest share of the training flows that may lie within the margin.
+    #[arg(long, help_heading = FITTED)]
+    svm_nu: Option<f64>,
+    /// svm: most training flows of a label; others are left out by chance.
+    #[arg(long, value_name = "N", help_heading = FITTED)]
+    svm_flows: Option<usize>,
+    /// Fewest training flows that a label may have; 0: a label may even have none.
+    #[arg(long)]
+    min_flows: Option<usize>,
     /// Weight of the language model's loss beside the classifier's; 0: the network forgets how to generate.
     #[arg(long)]
     lm_weight: Option<f64>,

@@ -5,6 +5,8 @@ use crate::output;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::bundle::{Bundle, Manifest};
+use trafficgpt::head::Head;
+use trafficgpt::head::svm::Kernel;
 
 /// Check a bundle and print what it holds: tokens, network, labels, files and how it was trained.
 #[derive(clap::Args)]
@@ -21,11 +23,33 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let manifest = Bundle::open(&args.bundle)?.manifest;
-    output::show(&manifest, args.json, print)
+    let bundle = Bundle::open(&args.bundle)?;
+    let head = bundle.head.as_deref().and_then(describe);
+    output::show(&bundle.manifest, args.json, |out, manifest| print(out, manifest, head.as_deref()))
 }
 
-fn print(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
+/// A line about a head that was fitted; its size decides what a verdict costs.
+fn describe(head: &Head) -> Option<String> {
+    match head {
+        Head::Linear(_) => None,
+        Head::Knn(head) => {
+            let looked_at = match &head.cells {
+                None => "all looked at".to_string(),
+                Some(cells) => format!("{} of {} cells looked at", cells.probes, cells.ends.len()),
+            };
+            Some(format!("the nearest {} of {} references, {looked_at}", head.k, head.len()))
+        }
+        Head::Svm(head) => {
+            let kernel = match head.kernel {
+                Kernel::Linear => "linear".to_string(),
+                Kernel::Rbf { gamma } => format!("rbf, gamma {gamma:.3e}"),
+            };
+            Some(format!("{} machines of {} support vectors, kernel {kernel}", head.intercepts.len(), head.len()))
+        }
+    }
+}
+
+fn print(out: &mut impl Write, manifest: &Manifest, head: Option<&str>) -> io::Result<()> {
     let model = &manifest.model;
     let vocabulary = &manifest.vocabulary;
     writeln!(out, "format      {} (written by libtrafficgpt {})", manifest.format_version, manifest.library_version)?;
@@ -52,6 +76,9 @@ fn print(out: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
         None => writeln!(out, "classifies  nothing: no head")?,
         Some(spec) => {
             writeln!(out, "head        {}, rejects below probability {}", spec.head, spec.reject_below)?;
+            if let Some(head) = head {
+                writeln!(out, "            {head}")?;
+            }
             print_names(out, "classifies", "no labels", spec.labels.iter().map(String::as_str))?;
         }
     }

@@ -10,6 +10,8 @@ mod evaluate;
 mod exit;
 mod finetune;
 mod generate;
+mod head;
+mod import;
 mod info;
 mod input;
 mod meter;
@@ -37,7 +39,9 @@ enum Command {
     Quantizer(quantizer::Args),
     Pretrain(pretrain::Args),
     Finetune(finetune::Args),
+    Head(head::Args),
     Bundle(bundle::Args),
+    Import(import::Args),
     Evaluate(evaluate::Args),
     Classify(classify::Args),
     Score(score::Args),
@@ -57,7 +61,9 @@ fn main() -> ExitCode {
         Command::Quantizer(args) => quantizer::run(args),
         Command::Pretrain(args) => pretrain::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Head(args) => head::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::Import(args) => import::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Score(args) => score::run(args),
