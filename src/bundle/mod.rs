@@ -24,7 +24,7 @@ pub use manifest::{ClassifierSpec, Manifest, Pool};
 #[cfg(feature = "train")]
 pub use write::{Parts, write};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gpt2::Weights;
 use crate::head::{Forest, Head};
 use crate::quantizer::Quantizer;
@@ -91,9 +91,13 @@ impl Bundle {
             let path = files.join(name);
             move |e: Error| e.at(path.display())
         };
-        let quantizer =
-            tensors::read_quantizer(&read(QUANTIZER, tensors::quantizer_limit(k))?, manifest.scaler, Some(k))
-                .map_err(within(QUANTIZER))?;
+        // Another model's quantizer would give every token another meaning, and nothing else would show it.
+        let foreign = |e: Error| {
+            let why = "the quantizer is not the one that this model was trained with";
+            if e.kind() == Kind::Io { e } else { Error::new(e.kind(), format!("{e}; {why}")) }
+        };
+        let bytes = read(QUANTIZER, tensors::quantizer_limit(k)).map_err(foreign)?;
+        let quantizer = tensors::read_quantizer(&bytes, manifest.scaler, Some(k)).map_err(within(QUANTIZER))?;
         let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
             .map_err(within(MODEL))?;
         let head = match &manifest.classifier {

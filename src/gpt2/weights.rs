@@ -180,7 +180,11 @@ impl Weights {
 
     /// Every tensor in buffer order: `wte`, `wpe`, the blocks, `ln_f`.
     pub fn tensors(&self) -> Vec<Tensor> {
-        let c = &self.config;
+        Self::layout(&self.config)
+    }
+
+    /// The same of any network of shape `c`, before there is room for it.
+    pub fn layout(c: &Config) -> Vec<Tensor> {
         let mut out = Vec::with_capacity(4 + BLOCK.len() * c.n_layer);
         let mut begin = 0;
         let mut push = |name: String, shape: Vec<usize>| {

@@ -26,10 +26,13 @@ pub enum Draw {
     Lender = 6,
     /// How the packets of a flow are changed.
     Reshape = 7,
+    /// The order in which an epoch reads the parts of large tables.
+    Units = 8,
 }
 
 impl Draw {
-    fn stream(self, epoch: u64) -> u64 {
+    /// The stream of draws of `epoch`.
+    pub(super) fn stream(self, epoch: u64) -> u64 {
         // Far above the streams that weights are initialised from.
         (self as u64) << 56 | epoch
     }

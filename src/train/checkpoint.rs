@@ -25,7 +25,10 @@ pub struct State {
     pub step: u64,
     /// The epoch it is in, from 0.
     pub epoch: u64,
-    /// Batches of that epoch done.
+    /// The window of that epoch, from 0; there are several if the flows are too many for memory.
+    #[serde(default)]
+    pub window: u64,
+    /// Batches of that window done.
     pub batch: usize,
     /// Tokens read.
     pub tokens: u64,

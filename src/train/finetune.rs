@@ -2,7 +2,8 @@
 //!
 //! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
-//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards. The flows that a class
+//! token leads are never changed: what is generated from it is to be like them.
 
 use crate::classifier::argmax;
 use crate::error::Result;
@@ -261,18 +262,48 @@ impl<'a> Classification<'a> {
         Ok(confusion.scores())
     }
 
-    /// Adds the head's gradients for the embeddings of `lessons` in `scratch`; its loss.
-    fn head_step(&mut self, head: &Linear, lessons: &[Lesson], grads: &mut Linear) -> f64 {
-        let s = &mut self.scratch;
+    /// What is known of the training flow `flow`.
+    fn truth(&self, flow: usize) -> Truth<'_> {
         let n = self.data.labels.len();
+        let answer = self.answers.as_ref().map(|answers| &answers[flow * n..(flow + 1) * n]);
+        Truth { label: self.data.train.labels[flow], answer }
+    }
+
+    /// Adds the head's gradients for the embeddings of `lessons` in `scratch`; their part of its loss, which is a mean
+    /// over flows that count `total`.
+    fn head_step(&mut self, head: &Linear, lessons: &[Lesson], total: f64, grads: &mut Linear) -> f64 {
+        let mut s = std::mem::take(&mut self.scratch);
         head_loss::logits(head, &s.embeddings, &mut s.logits);
-        let truths = lessons.iter().map(|&Lesson { flow, .. }| Truth {
-            label: self.data.train.labels[flow],
-            answer: self.answers.as_ref().map(|answers| &answers[flow * n..(flow + 1) * n]),
-        });
-        let loss = self.objective.apply(&mut s.logits, truths);
+        let truths = lessons.iter().map(|lesson| self.truth(lesson.flow));
+        let loss = self.objective.apply(&mut s.logits, truths, total);
         head_loss::logits_backward(head, &s.embeddings, &s.logits, grads, &mut s.d_embeddings);
+        self.scratch = s;
         loss
+    }
+
+    /// The sequences of `lessons`: led by `BOF` to be classified, changed as the settings say; then, where the language model
+    /// learns them too, led by their class, as they are.
+    fn read(&mut self, lessons: &[Lesson], batch: &mut Batch) -> Result<()> {
+        let (run, train) = (&self.settings.run, &self.data.train);
+        batch.clear();
+        for &Lesson { flow, pass } in lessons {
+            let borrow = Draw::Borrow.uniform(run.seed, pass, flow) < self.settings.borrow_times;
+            let packets = match borrow {
+                true => self.jitter.borrowed(train, flow, pass)?,
+                false => self.jitter.tokens(train, flow, pass)?,
+            };
+            let n = cut(self.settings, flow, pass, packets.len());
+            batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
+            if borrow {
+                batch.forget_targets();
+            }
+        }
+        for &Lesson { flow, .. } in lessons {
+            if let Some(class) = self.class_led(flow) {
+                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -302,60 +333,45 @@ impl Task for Classification<'_> {
         &self.costs
     }
 
-    fn step(&mut self, model: &Model, batch: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
+    fn step(&mut self, model: &Model, batches: &[&[usize]], at: At, grads: &mut Model) -> Result<StepLoss> {
         let (Some(head), Some(head_grads)) = (&model.head, &mut grads.head) else {
             return Ok(StepLoss { loss: 0.0, tokens: 0 });
         };
-        let train = &self.data.train;
-        let lessons: Vec<Lesson> = batch.iter().map(|&i| self.lessons.lesson(i, at.epoch)).collect();
+        let lessons = |batch: &[usize]| batch.iter().map(|&i| self.lessons.lesson(i, at.epoch)).collect();
+        let lessons: Vec<Vec<Lesson>> = batches.iter().map(|batch| lessons(batch)).collect();
+        let total = self.objective.total(lessons.iter().flatten().map(|lesson| self.truth(lesson.flow)));
         let d = model.weights.config().n_embd;
         if let Some([train, _]) = &self.frozen {
+            let lessons = lessons.concat();
             self.scratch.embeddings.clear();
             for &Lesson { flow, .. } in &lessons {
                 self.scratch.embeddings.extend_from_slice(&train[flow * d..(flow + 1) * d]);
             }
-            let tokens = batch.iter().map(|&i| self.costs[i]).sum();
-            return Ok(StepLoss { loss: self.head_step(head, &lessons, head_grads), tokens });
+            let tokens = batches.iter().copied().flatten().map(|&i| self.costs[i]).sum();
+            return Ok(StepLoss { loss: self.head_step(head, &lessons, total, head_grads), tokens });
         }
 
-        let run = &self.settings.run;
-        let mut batch = std::mem::take(&mut self.scratch.batch);
-        batch.clear();
-        for &Lesson { flow, pass } in &lessons {
-            let borrow = Draw::Borrow.uniform(run.seed, pass, flow) < self.settings.borrow_times;
-            let packets = match borrow {
-                true => self.jitter.borrowed(train, flow, pass)?,
-                false => self.jitter.tokens(train, flow, pass)?,
-            };
-            let n = cut(self.settings, flow, pass, packets.len());
-            batch.push(self.vocabulary, self.vocabulary.bof, &packets[..n], train.ended[flow] && n == packets.len());
-            if borrow {
-                batch.forget_targets();
+        let mut read = vec![Batch::default(); lessons.len()];
+        lessons.iter().zip(&mut read).try_for_each(|(lessons, batch)| self.read(lessons, batch))?;
+        let n = read.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
+        let (mut loss, mut tokens) = (0.0, 0);
+        for (i, (lessons, batch)) in lessons.iter().zip(read).enumerate() {
+            self.scratch.batch = batch;
+            self.scratch.embed(model, self.settings.run.dropout(at.step, i), lessons.len())?;
+            loss += self.head_step(head, lessons, total, head_grads);
+            let s = &mut self.scratch;
+            for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
+                head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
             }
-        }
-        for &Lesson { flow, pass } in &lessons {
-            if let Some(class) = self.class_led(flow) {
-                let packets = self.jitter.tokens(train, flow, pass)?;
-                batch.push(self.vocabulary, class, packets, train.ended[flow]);
+            if self.settings.lm_weight > 0.0 {
+                let scale = self.settings.lm_weight / n;
+                let (tape, targets) = (&mut s.tape, &s.batch.targets);
+                loss += scale * gpt2::lm_loss(&model.weights, tape, targets, scale as f32, &mut grads.weights)?;
             }
+            gpt2::backward(&model.weights, &mut s.tape, &mut grads.weights)?;
+            tokens += s.batch.targets.len();
         }
-        self.scratch.batch = batch;
-
-        let dropout = run.dropout(at.step);
-        self.scratch.embed(model, dropout, lessons.len())?;
-        let mut loss = self.head_step(head, &lessons, head_grads);
-        let s = &mut self.scratch;
-        for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
-            head_loss::pool_backward(g, s.batch.packets(i), s.tape.d_hidden_mut());
-        }
-        if self.settings.lm_weight > 0.0 {
-            let n = s.batch.n_targets().max(1) as f64;
-            let scale = self.settings.lm_weight / n;
-            let sum = gpt2::lm_loss(&model.weights, &mut s.tape, &s.batch.targets, scale as f32, &mut grads.weights)?;
-            loss += scale * sum;
-        }
-        gpt2::backward(&model.weights, &mut s.tape, &mut grads.weights)?;
-        Ok(StepLoss { loss, tokens: s.batch.targets.len() })
+        Ok(StepLoss { loss, tokens })
     }
 
     fn validate(&mut self, model: &Model) -> Result<Validation> {
@@ -435,7 +451,7 @@ mod tests {
         let model = model(vocabulary);
         let at = At { step: 0, epoch: 0 };
         let mut grads = model.zeros_like().unwrap();
-        let found = task.step(&model, &[0, 1, 2], at, &mut grads).unwrap();
+        let found = task.step(&model, &[&[0, 1, 2]], at, &mut grads).unwrap();
         assert_eq!(found.tokens, 16);
         let network: f64 = grads.weights.data().iter().map(|&g| f64::from(g).powi(2)).sum();
         let of_head = grads.head.as_ref().unwrap();
@@ -449,10 +465,36 @@ mod tests {
             head.weight.iter_mut().zip(&of_head.weight).for_each(|(w, g)| *w += scale * g);
             head.bias.iter_mut().zip(&of_head.bias).for_each(|(w, g)| *w += scale * g);
             let mut unused = model.zeros_like().unwrap();
-            task.step(&model, &[0, 1, 2], at, &mut unused).unwrap().loss
+            task.step(&model, &[&[0, 1, 2]], at, &mut unused).unwrap().loss
         };
         let slope = (moved(3e-4) - moved(-3e-4)) / 6e-4;
         assert!((slope - norm).abs() < 2e-3 * norm, "slope {slope}, gradient {norm}");
+    }
+
+    #[test]
+    fn batches_of_a_step_give_the_gradient_of_one_large_batch() {
+        let (mut data, vocabulary, quantizer) = (data(), Vocabulary::new(6, ["a".to_string()]), quantizer());
+        data.train.labels[1] = None;
+        let answers = vec![0.5, 0.5, 0.25, 0.75, 1.0, 0.0];
+        for freeze in [false, true] {
+            let settings = Finetune { freeze, ..settings() };
+            let mut task = Classification::new(&data, Some(answers.clone()), &quantizer, &vocabulary, &settings);
+            let model = model(&vocabulary);
+            if freeze {
+                task.freeze(&model).unwrap();
+            }
+            let mut gradient = |batches: &[&[usize]]| {
+                let mut grads = model.zeros_like().unwrap();
+                let loss = task.step(&model, batches, At { step: 0, epoch: 0 }, &mut grads).unwrap().loss;
+                (loss, [grads.weights.data(), &grads.head.unwrap().weight].concat())
+            };
+            let (whole_loss, whole) = gradient(&[&[0, 1, 2]]);
+            let (loss, parts) = gradient(&[&[0], &[1, 2]]);
+            assert!((loss - whole_loss).abs() < 1e-6 * whole_loss, "{loss} {whole_loss}");
+            let size = whole.iter().fold(0f32, |size, g| size.max(g.abs()));
+            let error = whole.iter().zip(&parts).fold(0f32, |error, (a, b)| error.max((a - b).abs()));
+            assert!(size > 0.0 && error < 1e-6 * size, "freeze {freeze}: {error} of {size}");
+        }
     }
 
     #[test]
@@ -466,7 +508,7 @@ mod tests {
         let (frozen, _) = task.validation_logits(&model).unwrap();
         assert_eq!(running, frozen);
         let mut grads = model.zeros_like().unwrap();
-        task.step(&model, &[2, 0], At { step: 0, epoch: 0 }, &mut grads).unwrap();
+        task.step(&model, &[&[2, 0]], At { step: 0, epoch: 0 }, &mut grads).unwrap();
         assert!(grads.weights.data().iter().all(|&g| g == 0.0));
         assert!(grads.head.unwrap().weight.iter().any(|&g| g != 0.0));
     }

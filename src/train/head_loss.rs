@@ -91,19 +91,26 @@ pub fn logits_backward(
 }
 
 impl Objective {
-    /// The loss of rows of `logits`, which become its gradients; `truths` are those of the rows.
+    /// What all flows of `truths` count together: the sum of `v_i` of [`Self::apply`].
+    pub fn total<'a>(&self, truths: impl Iterator<Item = Truth<'a>>) -> f64 {
+        let mut target = vec![0.0; self.label_weights.len()];
+        truths.map(|truth| f64::from(self.target(truth, &mut target))).sum()
+    }
+
+    /// The loss of rows of `logits`, which become its gradients; `truths` are those of the rows, and `total` is what all
+    /// flows count over which the loss is a mean, those of these rows or more.
     ///
     /// `sum_i [(1 - a_i) hard_i + a_i v_i sum_c p_i(c) nll_i(c)] / sum_i v_i`, where `p` are the answers and `hard` is
     /// `(1 - s) w(y_i) nll_i(y_i) + s/C sum_c w(c) nll_i(c)` for labels `y`, weights `w`, smoothing `s` and C labels.
     /// A flow with a label counts `v = w(y)`; `a` is the teachers' share, or 0 without an answer. One with an answer
     /// alone has `a = 1` and counts as much as its label would on average, times the factor for such flows. Answers are
     /// not weighted by label: the teachers have learnt with weights already.
-    pub fn apply<'a>(&self, logits: &mut [f32], truths: impl Iterator<Item = Truth<'a>>) -> f64 {
+    pub fn apply<'a>(&self, logits: &mut [f32], truths: impl Iterator<Item = Truth<'a>>, total: f64) -> f64 {
         let n = self.label_weights.len();
         let mut target = vec![0.0; n];
-        let (mut loss, mut total) = (0.0, 0.0);
+        let mut loss = 0.0;
         for (row, truth) in logits.chunks_exact_mut(n).zip(truths) {
-            total += f64::from(self.target(truth, &mut target));
+            self.target(truth, &mut target);
             let mass: f32 = target.iter().sum();
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let log_sum = f64::from(max) + row.iter().map(|z| f64::from(z - max).exp()).sum::<f64>().ln();
@@ -201,7 +208,7 @@ mod tests {
             };
             let truths = case.labels.iter().zip(&case.answers);
             let truths = truths.map(|(&label, answer)| Truth { label, answer: answer.as_deref() });
-            let loss = objective.apply(&mut values, truths);
+            let loss = objective.apply(&mut values, truths.clone(), objective.total(truths));
             assert!((loss - case.loss).abs() < 1e-6 * case.loss, "{loss} is not {}", case.loss);
             let mut grads = Linear { weight: vec![0.0; n * d], bias: vec![0.0; n], temperature: 1.0 };
             logits_backward(&head, &embeddings, &values, &mut grads, &mut d_embeddings);

@@ -1,6 +1,7 @@
 //! Training, and what the command line needs around it.
 
 pub mod atomic;
+pub mod baselines;
 pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;
@@ -12,6 +13,8 @@ pub mod forest;
 pub mod generation;
 pub mod head_loss;
 pub mod heads;
+pub mod huggingface;
+pub mod import;
 pub mod interrupt;
 pub mod jitter;
 pub mod lessons;
@@ -20,6 +23,7 @@ pub mod optimizer;
 pub mod original;
 pub mod pace;
 pub mod packets;
+pub mod page;
 pub mod parameters;
 pub mod pictures;
 pub mod plot;

@@ -37,6 +37,11 @@ impl Sums {
     fn mean(&self) -> f64 {
         self.loss / self.steps.max(1) as f64
     }
+
+    fn tokens_per_second(&self) -> f64 {
+        let time = self.began.elapsed().saturating_sub(self.paused);
+        self.tokens as f64 / time.as_secs_f64().max(1e-9)
+    }
 }
 
 impl Pace {
@@ -54,6 +59,7 @@ impl Pace {
     /// Time that went into something else than steps.
     pub fn pause(&mut self, time: Duration) {
         self.interval.paused += time;
+        self.since_evaluation.paused += time;
     }
 
     /// Mean loss of this interval.
@@ -63,8 +69,7 @@ impl Pace {
 
     /// Tokens a second in this interval.
     pub fn tokens_per_second(&self) -> f64 {
-        let time = self.interval.began.elapsed().saturating_sub(self.interval.paused);
-        self.interval.tokens as f64 / time.as_secs_f64().max(1e-9)
+        self.interval.tokens_per_second()
     }
 
     /// Begins the next interval.
@@ -72,10 +77,10 @@ impl Pace {
         self.interval = Sums::start();
     }
 
-    /// Mean loss since the last evaluation, if there were steps; begins anew.
-    pub fn take_loss(&mut self) -> Option<f64> {
+    /// Mean loss and tokens a second since the last evaluation, if there were steps; begins anew.
+    pub fn take(&mut self) -> Option<(f64, f64)> {
         let sums = std::mem::replace(&mut self.since_evaluation, Sums::start());
-        (sums.steps > 0).then(|| sums.mean())
+        (sums.steps > 0).then(|| (sums.mean(), sums.tokens_per_second()))
     }
 
     /// How long the run will take at the pace so far, now that the share `done` of it is done; early stopping apart.
@@ -116,7 +121,9 @@ mod tests {
         assert_eq!(pace.loss(), 3.0);
         pace.next_interval();
         pace.add(StepLoss { loss: 1.0, tokens: 10 });
-        assert_eq!((pace.loss(), pace.take_loss(), pace.take_loss()), (1.0, Some(7.0 / 3.0), None));
+        let (loss, rate) = pace.take().unwrap();
+        assert!(rate > 0.0);
+        assert_eq!((pace.loss(), loss, pace.take()), (1.0, 7.0 / 3.0, None));
         assert_eq!(pace.left(0.5), "?");
     }
 

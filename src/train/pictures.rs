@@ -9,7 +9,7 @@ use std::path::Path;
 /// Evaluations' figures that are shares, by name in `metrics.jsonl` and in the picture.
 const SCORES: [(&str, &str); 2] = [("accuracy", "accuracy"), ("macro_f1", "macro-F1")];
 
-/// Draws `loss.svg` and, for a classifier, `scores.svg` into the run at `path`.
+/// Draws `loss.svg` and, for a language model, `perplexity.svg`, for a classifier, `scores.svg` into the run at `path`.
 pub fn draw(path: &Path) -> Result<()> {
     let lines = RunDir::metrics(path)?;
     // Lines of steps have a learning rate, lines of evaluations a validation loss.
@@ -20,6 +20,11 @@ pub fn draw(path: &Path) -> Result<()> {
         .filter(|(_, points)| !points.is_empty())
         .collect();
     plot::curves(&path.join("loss.svg"), "Loss", "step", "nats", &losses)?;
+    let perplexity = curve(&evaluations, "perplexity");
+    if !perplexity.is_empty() {
+        let series = [("validation".to_string(), perplexity)];
+        plot::curves(&path.join("perplexity.svg"), "Perplexity", "step", "perplexity of a packet", &series)?;
+    }
     let scores: Vec<Series> = SCORES
         .into_iter()
         .map(|(key, name)| (name.to_string(), curve(&evaluations, key)))

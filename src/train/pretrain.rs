@@ -18,11 +18,15 @@ pub struct LanguageModel<'a> {
     data: &'a Dataset,
     vocabulary: &'a Vocabulary,
     settings: &'a Pretrain,
+    quantizer: &'a Quantizer,
+    /// The training flows of the window that the run is in, where they come in windows.
+    window: Flows,
     costs: Vec<usize>,
     /// The token of each label that has one.
     class_tokens: Vec<Option<Token>>,
     jitter: Jitter<'a>,
-    batch: Batch,
+    /// The batches of a step, kept between steps.
+    batches: Vec<Batch>,
     tape: Tape,
 }
 
@@ -64,8 +68,13 @@ impl<'a> LanguageModel<'a> {
     ) -> Self {
         let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed);
         let class_tokens = data.labels.iter().map(|label| vocabulary.class(label)).collect();
-        let (costs, batch, tape) = (data.train.costs(), Batch::default(), Tape::new());
-        Self { data, vocabulary, settings, costs, class_tokens, jitter, batch, tape }
+        let (window, costs, batches, tape) = (Flows::default(), data.train.costs(), Vec::new(), Tape::new());
+        Self { data, vocabulary, settings, quantizer, window, costs, class_tokens, jitter, batches, tape }
+    }
+
+    /// The training flows in memory.
+    fn train(&self) -> &Flows {
+        if self.data.windows.is_some() { &self.window } else { &self.data.train }
     }
 
     /// The token of the flow's class, if it has one.
@@ -76,39 +85,64 @@ impl<'a> LanguageModel<'a> {
     /// The token that leads training flow `flow` in `epoch`.
     fn lead(&self, flow: usize, epoch: u64) -> Token {
         let by_class = |_: &Token| Draw::Lead.uniform(self.settings.run.seed, epoch, flow) >= self.settings.bof_share;
-        self.class_token(&self.data.train, flow).filter(by_class).unwrap_or(self.vocabulary.bof)
+        self.class_token(self.train(), flow).filter(by_class).unwrap_or(self.vocabulary.bof)
     }
 }
 
 impl Task for LanguageModel<'_> {
+    fn windows(&self) -> u64 {
+        self.data.windows.as_ref().map_or(1, |windows| windows.n())
+    }
+
+    fn enter(&mut self, epoch: u64, window: u64) -> Result<()> {
+        if let Some(windows) = &self.data.windows {
+            // The memory of the one before goes first.
+            self.window = Flows::default();
+            self.window = windows.read(self.quantizer, self.settings.run.seed, epoch, window)?;
+            self.costs = self.window.costs();
+        }
+        Ok(())
+    }
+
     fn costs(&self) -> &[usize] {
         &self.costs
     }
 
-    fn step(&mut self, model: &Model, flows: &[usize], at: At, grads: &mut Model) -> Result<StepLoss> {
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.clear();
-        for &flow in flows {
-            let train = &self.data.train;
-            let lead = self.lead(flow, at.epoch);
-            let packets = self.jitter.tokens(train, flow, at.epoch)?;
-            batch.push(self.vocabulary, lead, packets, train.ended[flow]);
+    fn step(&mut self, model: &Model, batches: &[&[usize]], at: At, grads: &mut Model) -> Result<StepLoss> {
+        self.batches.resize_with(self.batches.len().max(batches.len()), Batch::default);
+        for (i, flows) in batches.iter().enumerate() {
+            let mut batch = std::mem::take(&mut self.batches[i]);
+            batch.clear();
+            for &flow in *flows {
+                let lead = self.lead(flow, at.epoch);
+                let train = if self.data.windows.is_some() { &self.window } else { &self.data.train };
+                // What a class token leads is to be generated as it is; classifiers, which read BOF, are to know it changed.
+                let packets = match lead == self.vocabulary.bof {
+                    true => self.jitter.tokens(train, flow, at.epoch)?,
+                    false => train.tokens.row(flow),
+                };
+                batch.push(self.vocabulary, lead, packets, train.ended[flow]);
+            }
+            self.batches[i] = batch;
         }
-        let run = &self.settings.run;
-        let dropout = run.dropout(at.step);
-        gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
-        let n = batch.n_targets().max(1) as f64;
-        let sum = gpt2::lm_loss(&model.weights, &mut self.tape, &batch.targets, (1.0 / n) as f32, &mut grads.weights)?;
-        gpt2::backward(&model.weights, &mut self.tape, &mut grads.weights)?;
-        let tokens = batch.targets.len();
-        self.batch = batch;
+        let batches = &self.batches[..batches.len()];
+        let n = batches.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
+        let (mut sum, mut tokens) = (0.0, 0);
+        for (i, batch) in batches.iter().enumerate() {
+            let dropout = self.settings.run.dropout(at.step, i);
+            gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
+            let scale = (1.0 / n) as f32;
+            sum += gpt2::lm_loss(&model.weights, &mut self.tape, &batch.targets, scale, &mut grads.weights)?;
+            gpt2::backward(&model.weights, &mut self.tape, &mut grads.weights)?;
+            tokens += batch.targets.len();
+        }
         Ok(StepLoss { loss: sum / n, tokens })
     }
 
     fn validate(&mut self, model: &Model) -> Result<Validation> {
         let val = &self.data.val;
         let plan = Plan::sequential(&val.costs(), self.settings.run.batch_tokens);
-        let (mut batch, mut nll) = (std::mem::take(&mut self.batch), Vec::new());
+        let (mut batch, mut nll) = (Batch::default(), Vec::new());
         let (mut sum, mut n) = (0.0, 0);
         for i in 0..plan.len() {
             batch.clear();
@@ -119,7 +153,6 @@ impl Task for LanguageModel<'_> {
             sum += sum_nll(model, &batch, &mut self.tape, &mut nll)?;
             n += batch.n_targets();
         }
-        self.batch = batch;
         let loss = sum / n.max(1) as f64;
         let mut figures = Map::new();
         figures.insert("val_loss".into(), json!(loss));
@@ -134,4 +167,45 @@ fn sum_nll(model: &Model, batch: &Batch, tape: &mut Tape, nll: &mut Vec<f32>) ->
     nll.resize(batch.targets.len(), 0.0);
     gpt2::lm_nll(&model.weights, tape, &batch.targets, nll)?;
     Ok(nll.iter().map(|&x| f64::from(x)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Packet;
+    use crate::quantizer::{Codebook, Scaler};
+
+    /// Batches of very different numbers of targets, so that a mean of their means would be another gradient.
+    #[test]
+    fn batches_of_a_step_give_the_gradient_of_one_large_batch() {
+        let centroids = (0..6).map(|i| [i as f32 / 10.0, 0.0]).collect();
+        let quantizer = Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap());
+        let mut train = Flows::default();
+        for (i, n) in [1, 40, 2, 17, 3, 60].into_iter().enumerate() {
+            train.packets.push((0..n).map(|_| Packet { size: 40, ipt_us: 0.0 }));
+            train.tokens.push((0..n).map(|j| (i * 5 + j * j) as Token % 6));
+            train.ended.push(i % 2 == 0);
+            train.labels.push(None);
+            train.groups.push(i as u32);
+        }
+        let data = Dataset { val: train.clone(), train, ..Dataset::default() };
+        let mut settings = Pretrain { layers: 2, width: 8, heads: 2, ..Pretrain::default() };
+        settings.run.dropout = 0.0;
+        let vocabulary = vocabulary(6, &data, &settings).unwrap();
+        let mut model = model(&config(&vocabulary, &settings).unwrap(), &quantizer, &settings).unwrap();
+        model.weights.data_mut().iter_mut().for_each(|w| *w *= 5.0);
+        let mut task = LanguageModel::new(&data, &quantizer, &vocabulary, &settings);
+        let mut gradient = |batches: &[&[usize]]| {
+            let mut grads = model.zeros_like().unwrap();
+            let found = task.step(&model, batches, At { step: 3, epoch: 0 }, &mut grads).unwrap();
+            (found, grads.weights.data().to_vec())
+        };
+        let (whole_found, whole) = gradient(&[&[0, 1, 2, 3, 4, 5]]);
+        let (found, parts) = gradient(&[&[0], &[1, 2], &[3, 4, 5]]);
+        assert_eq!((found.tokens, found.tokens), (whole_found.tokens, 129));
+        assert!((found.loss - whole_found.loss).abs() < 1e-6 * found.loss);
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+        let error = norm(&mut whole.iter().zip(&parts).map(|(a, b)| a - b)) / norm(&mut whole.iter().copied());
+        assert!(error < 1e-6, "relative error {error}");
+    }
 }

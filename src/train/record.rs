@@ -43,7 +43,8 @@ pub fn table(record: &Record, settings: &toml::Table, flows: &Dataset) -> String
     for teacher in &record.teachers {
         row("teacher", teacher.bundle.clone());
     }
-    row("training flows", format!("{} ({} tokens)", flows.train.len(), tokens(&flows.train)));
+    let (n, of_train) = flows.train_size();
+    row("training flows", format!("{n} ({of_train} tokens)"));
     row("validation flows", format!("{} ({} tokens)", flows.val.len(), tokens(&flows.val)));
     let (model, vocabulary) = (&record.model, &record.vocabulary);
     let (k, classes) = (vocabulary.n_packet_tokens, vocabulary.classes.len());

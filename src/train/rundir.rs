@@ -6,7 +6,7 @@
 //!   run.json                what is trained on what: shapes, vocabulary, labels, files with their checksums
 //!   quantizer.safetensors   copy of the quantizer the flows were read through
 //!   metrics.jsonl           one line per log interval and one per evaluation
-//!   loss.svg scores.svg     pictures of it
+//!   loss.svg perplexity.svg scores.svg   pictures of it, drawn anew at each evaluation
 //!   head.safetensors        the head, of a run that gives one of kind knn or svm
 //!   forest.safetensors      the trees that vote beside the head, at the end of a run that grows some
 //!   checkpoints/step-00000200.safetensors   the newest few
@@ -24,8 +24,8 @@ use crate::train::atomic::AtomicFile;
 use crate::train::checkpoint::{self, Checkpoint, Model, Moments, State};
 use crate::train::dataset::{Dataset, Source};
 use crate::train::heads::HeadKind;
-use crate::train::quantizer_file;
 use crate::train::teacher::Teacher;
+use crate::train::{pictures, quantizer_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -134,7 +134,10 @@ impl RunDir {
             Error::new(Kind::Io, format!("{}: not the directory of a run ({METRICS}: {e})", path.display()))
         })?;
         match metrics.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), metrics }),
+            Ok(()) => {
+                remove_unfinished(&path.join(CHECKPOINTS));
+                Ok(Self { path: path.to_path_buf(), metrics })
+            }
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(Kind::Busy, format!("{}: another process is training there", path.display())))
             }
@@ -155,7 +158,7 @@ impl RunDir {
     /// Replaces the settings of the run.
     pub fn set_config(&self, config: &toml::Table) -> Result<()> {
         let text = toml::to_string(config).map_err(|e| Error::invalid(format!("settings: {e}")))?;
-        write(&self.path.join(CONFIG), text.as_bytes())
+        write(&self.path.join(CONFIG), text.as_bytes()).map_err(|e| explain_full(e, &self.path))
     }
 
     /// What the run at `path` is.
@@ -244,7 +247,13 @@ impl RunDir {
     pub fn log(&mut self, line: &Value) -> Result<()> {
         // One write for the line, so that a crash tears at most the last.
         let text = format!("{line}\n");
-        self.metrics.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path.join(METRICS), &e))
+        let written = self.metrics.write_all(text.as_bytes());
+        written.map_err(|e| explain_full(Error::io(&self.path.join(METRICS), &e), &self.path))
+    }
+
+    /// Draws the pictures of what `metrics.jsonl` says anew.
+    pub fn draw(&self) -> Result<()> {
+        pictures::draw(&self.path).map_err(|e| explain_full(e, &self.path))
     }
 
     /// Drops the lines of `metrics.jsonl` past `step`, which a resumed run will do again, and torn ones.
@@ -349,6 +358,18 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         return Err(Error::format(format!("{}: {size} bytes are too many", path.display())));
     }
     fs::read(path).map_err(|e| Error::io(path, &e))
+}
+
+/// Removes what a process that was killed while it saved has left. Nothing else is writing there; what cannot be removed
+/// does no harm.
+fn remove_unfinished(checkpoints: &Path) {
+    let Ok(entries) = fs::read_dir(checkpoints) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

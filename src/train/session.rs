@@ -22,7 +22,7 @@ use crate::train::schedule::Schedule;
 use crate::train::settings::{self, Choose, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
 use crate::train::teacher::{Teacher, Teachers};
 use crate::train::trainer::{Task, Trainer};
-use crate::train::{pictures, quantizer_file, record};
+use crate::train::{quantizer_file, record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -76,7 +76,14 @@ struct Origin {
 }
 
 impl Data {
-    fn read(&self, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+    /// The flows; `most_bytes` as in [`Request`].
+    fn read(
+        &self,
+        quantizer: &Quantizer,
+        n_packets: usize,
+        val_share: f64,
+        most_bytes: Option<u64>,
+    ) -> Result<Dataset> {
         if self.flows.is_empty() && self.unlabelled.is_empty() {
             return Err(Error::invalid("no flows are given"));
         }
@@ -87,10 +94,11 @@ impl Data {
             filters: &filters,
             val_share,
             allow_shared_groups: self.allow_shared_groups,
+            most_bytes,
         };
         let mut flows = Dataset::read(&request, quantizer, n_packets)?;
         if self.learn_val {
-            flows.learn_validation();
+            flows.learn_validation()?;
         }
         Ok(flows)
     }
@@ -124,7 +132,7 @@ impl Data {
     /// The flows as a classifier learns them, and the teachers' answers for the training flows.
     fn lessons(&self, flows: Dataset, settings: &Finetune) -> Result<(Dataset, Teachers, Option<Vec<f32>>)> {
         let taught = !self.teachers.is_empty() && settings.unlabelled_weight > 0.0;
-        let flows = dataset::for_classifier(flows, taught)?;
+        let flows = dataset::for_classifier(flows, taught, settings.min_flows)?;
         let teachers = Teachers::open(&self.teachers, &flows.labels)?;
         let answers = teachers.answers(&flows.train, &flows.labels)?;
         Ok((flows, teachers, answers))
@@ -139,7 +147,7 @@ impl Session<'_> {
         RunDir::check_new(self.output)?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
-        let flows = self.read(data, &parsed, settings.n_packets, settings.val_share)?;
+        let flows = self.read(data, &parsed, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
         let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
         let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
@@ -155,7 +163,7 @@ impl Session<'_> {
         RunDir::check_new(self.output)?;
         let mut origin = Origin::open(from)?;
         let n_packets = max_packets(origin.model.weights.config());
-        let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share)?;
+        let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share, None)?;
         let (flows, teachers, answers) = data.lessons(flows, settings)?;
         let d = origin.model.weights.config().n_embd;
         let kind = settings.head.head;
@@ -186,7 +194,8 @@ impl Session<'_> {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
                 settings.check()?;
-                let flows = self.read(&data, &quantizer, settings.n_packets, settings.val_share)?;
+                let flows =
+                    self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
                 record.check_data(&flows)?;
                 let model = pretrain::model(&record.model, &quantizer, &settings)?;
                 directory.set_config(&with_data(&settings, &data)?)?;
@@ -202,7 +211,7 @@ impl Session<'_> {
                         self.output.display()
                     )));
                 }
-                let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share)?;
+                let flows = self.read(&data, &quantizer, max_packets(&record.model), settings.val_share, None)?;
                 let (flows, teachers, answers) = data.lessons(flows, &settings)?;
                 record.check_data(&flows)?;
                 teachers.check(&record.teachers)?;
@@ -216,9 +225,16 @@ impl Session<'_> {
         }
     }
 
-    fn read(&mut self, data: &Data, quantizer: &Quantizer, n_packets: usize, val_share: f64) -> Result<Dataset> {
+    fn read(
+        &mut self,
+        data: &Data,
+        quantizer: &Quantizer,
+        n_packets: usize,
+        val_share: f64,
+        most_bytes: Option<u64>,
+    ) -> Result<Dataset> {
         self.progress.line("reading flows");
-        let flows = data.read(quantizer, n_packets, val_share)?;
+        let flows = data.read(quantizer, n_packets, val_share, most_bytes)?;
         for note in &flows.notes {
             self.progress.line(&format!("note: {note}"));
         }
@@ -247,7 +263,7 @@ impl Session<'_> {
             quantizer_fit: quantizer_file::fit_of(&origin.quantizer_bytes)?,
             data: flows.sources.clone(),
             teachers,
-            flows: (flows.train.len(), flows.val.len()),
+            flows: (flows.train_size().0 as usize, flows.val.len()),
             notes: flows.notes.clone(),
             history: origin.history.clone(),
         };
@@ -334,7 +350,6 @@ impl Session<'_> {
         directory.save_head(&head, &RunDir::record(path)?)?;
         let state = State { best: Some(macro_f1), finished: true, ..State::default() };
         directory.save_best(&state, model)?;
-        pictures::draw(path)?;
         Ok(Summary { best: line, state })
     }
 
@@ -355,7 +370,6 @@ impl Session<'_> {
         }
         trainer.run(task)?;
         let state = trainer.state().clone();
-        pictures::draw(self.output)?;
         Ok(Summary { best: RunDir::figures(self.output, state.best_step)?, state })
     }
 }

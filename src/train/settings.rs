@@ -19,6 +19,12 @@ const MIN_BATCH_TOKENS: usize = 128;
 /// Most tokens a batch may be given; its activations must fit into memory.
 const MAX_BATCH_TOKENS: usize = 1 << 22;
 
+/// Most batches of a step.
+const MAX_ACCUMULATE: usize = 1 << 16;
+
+/// Bytes of a mebibyte.
+const MIB: f64 = (1 << 20) as f64;
+
 /// Most trees of a forest.
 const MAX_TREES: usize = 10_000;
 
@@ -34,6 +40,8 @@ pub struct Loop {
     pub steps: u64,
     /// Most tokens in a batch.
     pub batch_tokens: usize,
+    /// Batches whose gradients make one step: as of one batch so many times as large, in the memory of one.
+    pub accumulate: usize,
     /// Full learning rate.
     pub lr: f64,
     /// Steps over which it rises from 0.
@@ -78,6 +86,7 @@ impl Default for Loop {
             epochs: 20,
             steps: 0,
             batch_tokens: 4096,
+            accumulate: 1,
             lr: 1e-3,
             warmup: 50,
             schedule: Schedule::Cosine,
@@ -150,6 +159,9 @@ pub struct Pretrain {
     /// Share of the variance of the packets' first embeddings that is a smooth function of size and time, so that like
     /// packets begin alike; 0: every token begins on its own.
     pub smooth_embeddings: f64,
+    /// Most memory for training flows, MiB (12 bytes a packet and 64 a flow). Tables that need more are read anew in every
+    /// epoch, in windows of that size, and shuffled within each.
+    pub shuffle_mib: f64,
     /// Share of the groups held out for validation among flows that name no split.
     pub val_share: f64,
 }
@@ -166,6 +178,7 @@ impl Default for Pretrain {
             with_classes: false,
             bof_share: 0.5,
             smooth_embeddings: 0.0,
+            shuffle_mib: 2048.0,
             val_share: 0.05,
         }
     }
@@ -223,6 +236,8 @@ pub struct Finetune {
     /// Which head, and how it is fitted.
     #[serde(flatten)]
     pub head: heads::Options,
+    /// Fewest training flows that a label may have.
+    pub min_flows: usize,
     /// What the language model's loss is multiplied by beside the classifier's; 0: left out.
     pub lm_weight: f64,
     /// How labels of different size count.
@@ -262,6 +277,7 @@ impl Default for Finetune {
             run: Loop { lr: 5e-4, schedule: Schedule::Plateau, patience: 8, ..Loop::default() },
             freeze: false,
             head: heads::Options::default(),
+            min_flows: 2,
             lm_weight: 0.5,
             class_weights: ClassWeights::Sqrt,
             label_smoothing: 0.0,
@@ -281,8 +297,10 @@ impl Default for Finetune {
 }
 
 impl Loop {
-    /// The dropout of step `step`, if there is any.
-    pub fn dropout(&self, step: u64) -> Option<Dropout> {
+    /// The dropout of batch `batch` of step `step`, if there is any.
+    pub fn dropout(&self, step: u64, batch: usize) -> Option<Dropout> {
+        // Steps take the low bits alone, so that every batch of every step has masks of its own.
+        let step = step | (batch as u64) << 48;
         (self.dropout > 0.0).then_some(Dropout { p: self.dropout as f32, seed: self.seed, step })
     }
 
@@ -296,6 +314,10 @@ impl Loop {
             return Err(Error::invalid(format!(
                 "batch_tokens is {n}; it must be in {MIN_BATCH_TOKENS}..={MAX_BATCH_TOKENS}"
             )));
+        }
+        if !(1..=MAX_ACCUMULATE).contains(&self.accumulate) {
+            let n = self.accumulate;
+            return Err(Error::invalid(format!("accumulate is {n}; it must be in 1..={MAX_ACCUMULATE}")));
         }
         if self.seed > i64::MAX as u64 {
             return Err(Error::invalid(format!("seed is {}; it must be at most {}", self.seed, i64::MAX)));
@@ -316,6 +338,11 @@ impl Loop {
 }
 
 impl Pretrain {
+    /// Most memory for training flows, bytes.
+    pub fn most_bytes(&self) -> u64 {
+        (self.shuffle_mib * MIB) as u64
+    }
+
     /// Checks every value against its range; the network's shape is checked where the vocabulary is known.
     pub fn check(&self) -> Result<()> {
         range("bof_share", self.bof_share, 0.0, 1.0)?;
@@ -324,6 +351,7 @@ impl Pretrain {
             return Err(Error::invalid(format!("n_packets is {n}; it must be in 1..={N_PACKETS}")));
         }
         range("smooth_embeddings", self.smooth_embeddings, 0.0, 1.0)?;
+        range("shuffle_mib", self.shuffle_mib, 0.01, 1e7)?;
         range("val_share", self.val_share, 0.0, 0.9)?;
         self.run.check()
     }
@@ -467,6 +495,8 @@ mod tests {
             "late_start = 1.01",
             "n_packets = 0",
             "n_packets = 127",
+            "accumulate = 0",
+            "shuffle_mib = 0.001",
         ] {
             let settings: Pretrain = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();

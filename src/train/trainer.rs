@@ -18,11 +18,23 @@ const SAVE_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 
 /// What is learnt: the loss of a batch with its gradients, and how good the model is.
 pub trait Task: Send {
-    /// Tokens that each training flow costs.
+    /// Windows that an epoch's training flows come in: 1 if all are in memory.
+    fn windows(&self) -> u64 {
+        1
+    }
+
+    /// Brings the training flows of `window` of `epoch` into memory.
+    fn enter(&mut self, epoch: u64, window: u64) -> Result<()> {
+        let _ = (epoch, window);
+        Ok(())
+    }
+
+    /// Tokens that each training flow in memory costs.
     fn costs(&self) -> &[usize];
 
-    /// Adds the gradients of the mean loss over the training flows `flows` to `grads`. All draws depend on `at`.
-    fn step(&mut self, model: &Model, flows: &[usize], at: At, grads: &mut Model) -> Result<StepLoss>;
+    /// Adds the gradients of the mean loss over the training flows of all `batches` to `grads`; only one batch at a time
+    /// goes through the network. All draws depend on `at`.
+    fn step(&mut self, model: &Model, batches: &[&[usize]], at: At, grads: &mut Model) -> Result<StepLoss>;
 
     /// Judges `model` by the validation flows.
     fn validate(&mut self, model: &Model) -> Result<Validation>;
@@ -33,7 +45,7 @@ pub trait Task: Send {
 pub struct At {
     /// The step, from 0.
     pub step: u64,
-    /// The epoch, from 0.
+    /// The epoch, from 0; of flows that come in windows, every window of every epoch has a number of its own.
     pub epoch: u64,
 }
 
@@ -66,8 +78,10 @@ pub struct Trainer<'a> {
     model: Model,
     parameters: Parameters,
     state: State,
-    /// The epoch's plan, with the epoch's number.
+    /// The plan of the window, with the number that draws for it are made under.
     plan: Option<(u64, Arc<Plan>)>,
+    /// Windows of an epoch.
+    windows: u64,
     pace: Pace,
     saved: Instant,
 }
@@ -91,6 +105,7 @@ impl<'a> Trainer<'a> {
             model,
             state: State::default(),
             plan: None,
+            windows: 1,
             pace: Pace::start(),
             saved: Instant::now(),
         })
@@ -113,9 +128,10 @@ impl<'a> Trainer<'a> {
 
     /// Steps until the run is over. An interrupt ends the step, saves, and comes back as [`Kind::Interrupted`].
     pub fn run(&mut self, task: &mut dyn Task) -> Result<()> {
+        self.windows = task.windows();
         let mut grads = self.model.zeros_like()?;
         while !self.state.finished {
-            let plan = self.plan(task);
+            let plan = self.plan(task)?;
             self.step(task, &plan, &mut grads)?;
             self.after_step(task)?;
         }
@@ -123,24 +139,47 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The plan of the epoch that the next step is in.
-    fn plan(&mut self, task: &dyn Task) -> Arc<Plan> {
-        if let Some((epoch, plan)) = &self.plan
-            && *epoch == self.state.epoch
+    /// What the draws of the window that the run is in are made under.
+    fn pass(&self) -> u64 {
+        self.state.epoch.wrapping_mul(self.windows).wrapping_add(self.state.window)
+    }
+
+    /// The plan of the window that the next step is in.
+    fn plan(&mut self, task: &mut dyn Task) -> Result<Arc<Plan>> {
+        let pass = self.pass();
+        if let Some((of, plan)) = &self.plan
+            && *of == pass
         {
-            return plan.clone();
+            return Ok(plan.clone());
         }
-        let epoch = self.state.epoch;
-        let plan = Arc::new(Plan::new(task.costs(), self.settings.batch_tokens, self.settings.seed, epoch));
-        self.progress.begin(&format!("epoch {}/{}", epoch + 1, self.settings.epochs), Some(plan.len() as u64));
+        let began = Instant::now();
+        let (epoch, window) = (self.state.epoch, self.state.window);
+        task.enter(epoch, window)?;
+        let plan = Arc::new(Plan::new(task.costs(), self.settings.batch_tokens, self.settings.seed, pass));
+        if plan.is_empty() {
+            return Err(Error::invalid(format!(
+                "no training flow is left in window {} of epoch {}: all equal validation flows",
+                window + 1,
+                epoch + 1
+            )));
+        }
+        self.pace.pause(began.elapsed());
+        let mut name = format!("epoch {}/{}", epoch + 1, self.settings.epochs);
+        if self.windows > 1 {
+            name.push_str(&format!(", window {}/{}", window + 1, self.windows));
+        }
+        self.progress.begin(&name, Some(plan.len() as u64));
         self.progress.advance(self.state.batch as u64);
-        self.plan = Some((epoch, plan.clone()));
-        plan
+        self.plan = Some((pass, plan.clone()));
+        Ok(plan)
     }
 
     fn step(&mut self, task: &mut dyn Task, plan: &Plan, grads: &mut Model) -> Result<()> {
-        let at = At { step: self.state.step, epoch: self.state.epoch };
-        let found = task.step(&self.model, plan.batch(self.state.batch), at, grads)?;
+        let at = At { step: self.state.step, epoch: self.pass() };
+        let first = self.state.batch;
+        let end = plan.len().min(first + self.settings.accumulate);
+        let batches: Vec<&[usize]> = (first..end).map(|i| plan.batch(i)).collect();
+        let found = task.step(&self.model, &batches, at, grads)?;
         let place = format_args!("step {}", at.step + 1);
         if !found.loss.is_finite() {
             return Err(diverged(found.loss).at(place));
@@ -148,16 +187,20 @@ impl<'a> Trainer<'a> {
         let lr = self.settings.lr * self.rate(plan);
         let norm = self.parameters.step(&mut self.model, grads, lr).map_err(|e| e.at(place))?;
         self.state.step += 1;
-        self.state.batch += 1;
+        self.state.batch = end;
         self.state.tokens += found.tokens as u64;
         if self.state.batch == plan.len() {
-            self.state.epoch += 1;
             self.state.batch = 0;
+            self.state.window += 1;
+        }
+        if self.state.window == self.windows {
+            self.state.window = 0;
+            self.state.epoch += 1;
         }
         self.pace.add(found);
         let note = self.note(plan, lr);
         self.progress.note(note);
-        self.progress.advance(1);
+        self.progress.advance((end - first) as u64);
         if self.state.step.is_multiple_of(self.settings.log_every) {
             self.log_step(lr, norm)?;
         }
@@ -166,7 +209,7 @@ impl<'a> Trainer<'a> {
 
     /// What is due after a step: evaluation, checkpoint, end.
     fn after_step(&mut self, task: &mut dyn Task) -> Result<()> {
-        let epoch_ended = self.state.batch == 0;
+        let epoch_ended = self.state.batch == 0 && self.state.window == 0;
         let due = |every: u64, otherwise: bool| match every {
             0 => otherwise,
             n => self.state.step.is_multiple_of(n),
@@ -201,8 +244,7 @@ impl<'a> Trainer<'a> {
 
     /// Share of the run that lies behind, as far as epochs and steps tell.
     fn done(&self, plan: &Plan) -> f64 {
-        let epochs =
-            (self.state.epoch as f64 + self.state.batch as f64 / plan.len() as f64) / self.settings.epochs as f64;
+        let epochs = self.epochs_of(plan.len()) / self.settings.epochs as f64;
         match self.settings.steps {
             0 => epochs,
             steps => epochs.max(self.state.step as f64 / steps as f64),
@@ -233,9 +275,10 @@ impl<'a> Trainer<'a> {
         }
         let mut line = json!({"step": self.state.step, "epoch": self.epochs_done(), "best": better});
         let mut text = format!("step {}, epoch {:.4}", self.state.step, self.epochs_done());
-        if let Some(loss) = self.pace.take_loss() {
-            text.push_str(&format!(", loss {loss:.4}"));
+        if let Some((loss, rate)) = self.pace.take() {
+            text.push_str(&format!(", loss {loss:.4}, {rate:.0} tokens/s"));
             line["loss"] = json!(loss);
+            line["tokens_per_s"] = json!(rate);
         }
         for (name, value) in found.figures {
             text.push_str(&match value.as_f64() {
@@ -246,6 +289,7 @@ impl<'a> Trainer<'a> {
         }
         self.progress.line(&format!("{text}{}", if better { " (best)" } else { "" }));
         self.directory.log(&line)?;
+        self.directory.draw()?;
         if better {
             self.directory.save_best(&self.state, &self.model)?;
         }
@@ -261,8 +305,13 @@ impl<'a> Trainer<'a> {
 
     /// Epochs that lie behind, fractions included.
     fn epochs_done(&self) -> f64 {
-        let batches = self.plan.as_ref().map_or(1, |(_, plan)| plan.len());
-        self.state.epoch as f64 + self.state.batch as f64 / batches as f64
+        self.epochs_of(self.plan.as_ref().map_or(1, |(_, plan)| plan.len()))
+    }
+
+    /// The same in a window of `batches`.
+    fn epochs_of(&self, batches: usize) -> f64 {
+        let windows = self.state.window as f64 + self.state.batch as f64 / batches as f64;
+        self.state.epoch as f64 + windows / self.windows as f64
     }
 
     /// What to show beside the bar.

@@ -66,6 +66,9 @@ struct Flags {
     /// svm: most training flows of a label; others are left out by chance.
     #[arg(long, value_name = "N", help_heading = FITTED)]
     svm_flows: Option<usize>,
+    /// Fewest training flows that a label may have; 0: a label may even have none.
+    #[arg(long)]
+    min_flows: Option<usize>,
     /// Weight of the language model's loss beside the classifier's; 0: the network forgets how to generate.
     #[arg(long)]
     lm_weight: Option<f64>,

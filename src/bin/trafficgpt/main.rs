@@ -11,6 +11,7 @@ mod exit;
 mod finetune;
 mod generate;
 mod head;
+mod import;
 mod info;
 mod input;
 mod meter;
@@ -40,6 +41,7 @@ enum Command {
     Finetune(finetune::Args),
     Head(head::Args),
     Bundle(bundle::Args),
+    Import(import::Args),
     Evaluate(evaluate::Args),
     Classify(classify::Args),
     Score(score::Args),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(args),
         Command::Head(args) => head::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::Import(args) => import::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Score(args) => score::run(args),

@@ -12,6 +12,7 @@ use trafficgpt::train::settings::{self, Pretrain};
 #[command(after_help = "Examples:
   trafficgpt pretrain flows.parquet --quantizer quantizer.safetensors -o run
   trafficgpt pretrain labelled.parquet --unlabelled pool.parquet --with-classes --quantizer q.safetensors -o run
+  trafficgpt pretrain tables/ --quantizer q.safetensors --shuffle-mib 512 --accumulate 8 --eval-every 500 -o run
   trafficgpt pretrain --resume -o run")]
 pub struct Args {
     #[command(flatten)]
@@ -50,6 +51,10 @@ struct Flags {
     /// Most packets of a flow that the network reads; what is fine-tuned from it reads no more.
     #[arg(long)]
     n_packets: Option<usize>,
+    /// Most memory for training flows, MiB; larger tables are read anew in every epoch, in windows of that size, and
+    /// shuffled within each.
+    #[arg(long)]
+    shuffle_mib: Option<f64>,
     #[command(flatten)]
     #[serde(flatten)]
     run: LoopArgs,

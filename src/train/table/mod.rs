@@ -63,8 +63,8 @@ impl From<Vec<Row>> for Table {
 }
 
 impl Table {
-    /// Reads a Parquet, CSV or JSON-lines file, or every `*.parquet`, `*.csv` and `*.jsonl` file of a directory in order
-    /// of name. An error names file, row, column and reason.
+    /// Reads a Parquet, CSV or JSON-lines file, or every `*.parquet`, `*.csv` and `*.jsonl` file of a directory and those in it,
+    /// in order of path. An error names file, row, column and reason.
     pub fn read(path: &Path) -> Result<Self> {
         Self::read_filtered(path, &[])
     }
@@ -120,44 +120,83 @@ impl Table {
     }
 }
 
-/// Gives `sink` the rows of the Parquet, CSV or JSON-lines file at `path` that `filters` keep, a batch of rows in memory at a time.
-/// Returns what was left out, a sentence each. An error names file, row, column and reason.
-pub fn stream(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
-    stream_any(path, filters, sink).map_err(|e| e.at(path.display()))
+/// A part of a table that can be read by itself: a row group of a Parquet file, or another file whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unit(Option<usize>);
+
+/// The units of the table at `path`, in the order of its rows.
+pub fn units(path: &Path) -> Result<Vec<Unit>> {
+    let of_file = || match magic(path)?.as_slice() {
+        b"PAR1" => {
+            let file = open(path)?;
+            Ok((0..guard::catch(|| parquet_reader::row_groups(file))?).map(|i| Unit(Some(i))).collect())
+        }
+        _ => Ok(vec![Unit(None)]),
+    };
+    of_file().map_err(|e: Error| e.at(path.display()))
 }
 
-fn stream_any(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
+/// Gives `sink` the rows of the Parquet, CSV or JSON-lines file at `path` that `filters` keep, a batch of rows in memory
+/// at a time. Returns what was left out, a sentence each. An error names file, row, column and reason.
+pub fn stream(path: &Path, filters: &[Filter], sink: &mut dyn FnMut(Row) -> Result<()>) -> Result<Vec<String>> {
+    stream_unit(path, Unit(None), filters, sink)
+}
+
+/// The same of the rows in `unit`, which is one of the table's [`units`].
+pub fn stream_unit(
+    path: &Path,
+    unit: Unit,
+    filters: &[Filter],
+    sink: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<Vec<String>> {
+    stream_any(path, unit, filters, sink).map_err(|e| e.at(path.display()))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::new(Kind::Io, e.to_string()))
+}
+
+/// The first bytes of a file, which tell its kind.
+fn magic(path: &Path) -> Result<Vec<u8>> {
     let mut magic = Vec::new();
-    let open = || File::open(path).map_err(|e| Error::new(Kind::Io, e.to_string()));
-    open()?.take(4).read_to_end(&mut magic).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+    open(path)?.take(4).read_to_end(&mut magic).map_err(|e| Error::new(Kind::Io, e.to_string()))?;
+    Ok(magic)
+}
+
+fn stream_any(
+    path: &Path,
+    Unit(unit): Unit,
+    filters: &[Filter],
+    sink: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<Vec<String>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match magic.as_slice() {
+    match magic(path)?.as_slice() {
         b"PAR1" => {
-            let file = open()?;
-            guard::catch(|| parquet_reader::stream(file, &name, filters, sink))?;
+            let file = open(path)?;
+            guard::catch(|| parquet_reader::stream(file, unit, &name, filters, sink))?;
             Ok(Vec::new())
         }
         [b'{', ..] => {
-            jsonl::stream(open()?, &name, filters, sink)?;
+            jsonl::stream(open(path)?, &name, filters, sink)?;
             Ok(Vec::new())
         }
         [] => Err(Error::format("the file is empty; a flow table is Parquet, CSV with a header line, or JSON lines")),
-        _ => Ok(csv_reader::stream(open()?, &name, filters, sink)?.into_iter().collect()),
+        _ => Ok(csv_reader::stream(open(path)?, &name, filters, sink)?.into_iter().collect()),
     }
 }
 
-/// The table files that `path` means: itself, or those of a directory by name.
+/// Most directories that lie in each other, and most files of one argument.
+const MAX_DEPTH: usize = 32;
+const MAX_FILES: usize = 1 << 20;
+
+/// The table files that `path` means: itself, or those of a directory and the directories in it, in order of path. Names
+/// that begin with a dot are hidden.
 pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut files = Vec::new();
-    for entry in path.read_dir().map_err(|e| Error::io(path, &e))? {
-        let file = entry.map_err(|e| Error::io(path, &e))?.path();
-        if file.extension().is_some_and(|e| e == "parquet" || e == "csv" || e == "jsonl") {
-            files.push(file);
-        }
-    }
+    search(path, MAX_DEPTH, &mut files)?;
     files.sort();
     if files.is_empty() {
         return Err(Error::invalid(format!(
@@ -166,4 +205,29 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
         )));
     }
     Ok(files)
+}
+
+/// Adds the table files in `directory` and at most `depth` levels below.
+fn search(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in directory.read_dir().map_err(|e| Error::io(directory, &e))? {
+        let path = entry.map_err(|e| Error::io(directory, &e))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        if path.is_dir() {
+            if depth == 0 {
+                let place = path.display();
+                return Err(Error::invalid(format!(
+                    "{place}: {MAX_DEPTH} directories in each other; is a link a loop?"
+                )));
+            }
+            search(&path, depth - 1, files)?;
+        } else if path.extension().is_some_and(|e| e == "parquet" || e == "csv" || e == "jsonl") {
+            files.push(path);
+        }
+        if files.len() > MAX_FILES {
+            return Err(Error::invalid(format!("{}: more than {MAX_FILES} files", directory.display())));
+        }
+    }
+    Ok(())
 }

@@ -35,22 +35,39 @@ const COLUMNS: &[(&str, &[&str])] = &[
     ("start_ns", &[]),
 ];
 
-/// Gives `sink` the rows of `file` that `filters` keep; `name` is the group of rows that have none.
+/// Number of row groups of `file`.
+pub(super) fn row_groups(file: File) -> Result<usize> {
+    Ok(open(file)?.metadata().num_row_groups())
+}
+
+fn open(file: File) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    // Without the Arrow schema that some writers embed, dictionaries and large lists read as plain ones.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(damaged)
+}
+
+/// Gives `sink` the rows of `file` that `filters` keep, of row group `only` if one is named; `name` is the group of rows
+/// that have none.
 pub(super) fn stream(
     file: File,
+    only: Option<usize>,
     name: &str,
     filters: &[Filter],
     sink: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
-    // Without the Arrow schema that some writers embed, dictionaries and large lists read as plain ones.
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(damaged)?;
+    let builder = open(file)?;
     check_sizes(builder.metadata())?;
     let schema = builder.schema().clone();
     let wanted = wanted_columns(&schema, filters)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(damaged)?;
     let mut first_row = 1;
+    let mut builder = builder.with_projection(mask).with_batch_size(BATCH);
+    if let Some(i) = only {
+        let before = builder.metadata().row_groups().iter().take(i);
+        first_row += before.map(|group| group.num_rows() as usize).sum::<usize>();
+        builder = builder.with_row_groups(vec![i]);
+    }
+    let reader = builder.build().map_err(damaged)?;
     for batch in reader {
         let batch = batch.map_err(|e| damaged(e).at(format_args!("row {first_row} or after")))?;
         stream_batch(&batch, first_row, name, filters, sink)?;

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Rows gathered before they are encoded.
 const BATCH: usize = 4096;
 
+/// Rows of a row group: a part of a table that is written, and can be read, by itself.
+const ROW_GROUP: usize = 1 << 16;
+
 /// Bytes of encoded rows held before they go to the file as a row group.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
@@ -38,7 +41,7 @@ impl Writer {
             Some("parquet") => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::ZSTD(ZstdLevel::default()))
-                    .set_max_row_group_row_count(None)
+                    .set_max_row_group_row_count(Some(ROW_GROUP))
                     .build();
                 let batch = Box::new(Batch::new());
                 let writer = ArrowWriter::try_new(AtomicFile::create(path)?, batch.schema.clone(), Some(properties))

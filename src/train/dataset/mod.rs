@@ -3,16 +3,25 @@
 //! Training flows are those of split `train`, validation flows those of split `val`; flows of split `test` are dropped
 //! as they are read. Flows that name no split go where the rest of their group is, else a share of the groups, drawn
 //! from the group's name alone, goes to validation.
+//!
+//! Flows stay in memory if they fit what a run allows for them; the training flows of larger tables stay on the disk and
+//! come in [`Windows`].
+
+mod splits;
+mod windows;
+
+pub use windows::Windows;
 
 use crate::bundle::files::hex;
 use crate::error::{Error, Kind, Result};
 use crate::packet::{N_PACKETS, Packet, Rows};
 use crate::quantizer::Quantizer;
 use crate::tokens::Token;
-use crate::train::table::{self, Filter, Row, Split, Table};
+use crate::train::table::{self, Filter, Row, Split};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+pub use splits::Splits;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,8 +32,14 @@ use std::path::{Path, PathBuf};
 /// are no others. Shorter flows are often equal by chance.
 const COPY_PACKETS: usize = 4;
 
-/// Groups that an error message lists.
-const GROUPS_SHOWN: usize = 3;
+/// Labels that an error message lists.
+const LABELS_SHOWN: usize = 5;
+
+/// Most memory for flows that have to be in memory, bytes.
+const MAX_BYTES: u64 = 16 << 30;
+
+/// Rows that are turned into tokens at a time.
+const CHUNK: usize = 4096;
 
 /// Which flows to read.
 #[derive(Clone, Debug)]
@@ -39,6 +54,19 @@ pub struct Request<'a> {
     pub val_share: f64,
     /// Whether groups may have flows in several splits.
     pub allow_shared_groups: bool,
+    /// Most memory for training flows, bytes: those of larger tables come in windows. `None` if all must be in memory.
+    pub most_bytes: Option<u64>,
+}
+
+impl Request<'_> {
+    /// The files that `paths`, of this request, mean.
+    fn files(&self, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let mut out = Vec::new();
+        for path in paths {
+            out.extend(table::files_of(path)?);
+        }
+        Ok(out)
+    }
 }
 
 /// A file of flows, as a training record names it: by content, not by where it lay.
@@ -106,12 +134,21 @@ impl Flows {
         self.labels.push(other.labels[i]);
         self.groups.push(other.groups[i]);
     }
+
+    /// Appends `flow`, in a group of its own, with its label by number in `labels`.
+    fn push(&mut self, flow: &Staged, labels: &BTreeMap<String, u32>) {
+        self.packets.push(flow.packets.iter().copied());
+        self.tokens.push(flow.tokens.iter().copied());
+        self.ended.push(flow.ended);
+        self.labels.push(flow.label.as_ref().and_then(|label| labels.get(label).copied()));
+        self.groups.push(self.groups.len() as u32);
+    }
 }
 
 /// All flows of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    /// To learn from.
+    /// To learn from; empty if they come in windows.
     pub train: Flows,
     /// To choose and stop by.
     pub val: Flows,
@@ -121,10 +158,14 @@ pub struct Dataset {
     pub sources: Vec<Source>,
     /// What was left out and why, a sentence each; for the user to see.
     pub notes: Vec<String>,
+    /// The training flows, if they are too many for memory.
+    pub windows: Option<Windows>,
 }
 
 /// A flow on its way into the data set.
 struct Staged {
+    /// Which of all rows it was.
+    number: u64,
     packets: Vec<Packet>,
     tokens: Vec<Token>,
     ended: bool,
@@ -135,51 +176,140 @@ struct Staged {
     fingerprint: Option<u64>,
 }
 
+/// What a first reading of all tables finds: the flows, as long as there is room for them.
+struct Staging<'a> {
+    quantizer: &'a Quantizer,
+    n_packets: usize,
+    most: u64,
+    bytes: u64,
+    /// `None` once there was no room.
+    flows: Option<Vec<Staged>>,
+    splits: Splits,
+    waiting: Vec<(Row, u64)>,
+    rows: u64,
+    n_test: usize,
+}
+
+impl Staging<'_> {
+    fn push(&mut self, row: Row, labelled: bool) -> Result<()> {
+        self.rows += 1;
+        self.splits.observe(&row.group, row.split)?;
+        if row.split == Some(Split::Test) {
+            self.n_test += 1;
+            return Ok(());
+        }
+        if self.flows.is_none() {
+            return Ok(());
+        }
+        self.bytes += windows::flow_bytes(row.packets.len().min(self.n_packets));
+        if self.bytes > self.most {
+            self.flows = None;
+            self.waiting = Vec::new();
+            return Ok(());
+        }
+        self.waiting.push((row, self.rows - 1));
+        if self.waiting.len() == CHUNK { self.flush(labelled) } else { Ok(()) }
+    }
+
+    /// Turns the rows that wait into flows.
+    fn flush(&mut self, labelled: bool) -> Result<()> {
+        let Some(flows) = &mut self.flows else { return Ok(()) };
+        let (quantizer, n_packets) = (self.quantizer, self.n_packets);
+        let staged: Result<Vec<Staged>> = self
+            .waiting
+            .par_drain(..)
+            .map(|(row, number)| Staged::new(row, number, labelled, quantizer, n_packets))
+            .collect();
+        flows.extend(staged?);
+        Ok(())
+    }
+}
+
 impl Dataset {
     /// Reads the flows of `request` and turns them into tokens, `n_packets` of each at most.
     pub fn read(request: &Request<'_>, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
-        let mut staged = Vec::new();
+        let n_packets = n_packets.min(N_PACKETS);
         let mut out = Self::default();
+        let mut staging = Staging {
+            quantizer,
+            n_packets,
+            most: request.most_bytes.unwrap_or(MAX_BYTES),
+            bytes: 0,
+            flows: Some(Vec::new()),
+            splits: Splits::default(),
+            waiting: Vec::new(),
+            rows: 0,
+            n_test: 0,
+        };
         for (paths, labelled) in [(request.labelled, true), (request.unlabelled, false)] {
-            for path in paths {
-                for file in table::files_of(path)? {
-                    let table = Table::read_filtered(&file, request.filters)?;
-                    out.sources.push(Source::new(&file, table.rows.len())?);
-                    out.notes.extend(table.warnings);
-                    let rows: Result<Vec<Staged>> = table
-                        .rows
-                        .into_par_iter()
-                        .map(|row| Staged::new(row, labelled, quantizer, n_packets))
-                        .collect();
-                    staged.extend(rows.map_err(|e| e.at(file.display()))?);
-                }
+            for file in request.files(paths)? {
+                let before = staging.rows;
+                let notes = table::stream(&file, request.filters, &mut |row| staging.push(row, labelled))?;
+                staging.flush(labelled).map_err(|e| e.at(file.display()))?;
+                out.sources.push(Source::new(&file, (staging.rows - before) as usize)?);
+                out.notes.extend(notes);
             }
         }
-        assign_splits(&mut staged, request)?;
-        out.fill(staged)?;
+        if !request.allow_shared_groups {
+            staging.splits.check()?;
+        }
+        match (staging.flows, request.most_bytes) {
+            (Some(mut flows), _) => {
+                for flow in &mut flows {
+                    let split = staging.splits.of(&flow.group, flow.split, flow.number, request.val_share);
+                    flow.split = Some(split);
+                }
+                out.fill(flows, staging.n_test)?;
+            }
+            (None, Some(most)) => {
+                out.windows = Some(windows::scan(&mut out, request, staging.splits, quantizer, n_packets, most)?);
+            }
+            (None, None) => {
+                return Err(Error::new(
+                    Kind::NoMemory,
+                    format!("the flows take more than {} GiB; give fewer, or leave some out", MAX_BYTES >> 30),
+                ));
+            }
+        }
+        out.check_sides()?;
         Ok(out)
     }
 
     /// Makes the validation flows training flows too: for a last run, once everything has been chosen.
-    pub fn learn_validation(&mut self) {
+    pub fn learn_validation(&mut self) -> Result<()> {
+        if self.windows.is_some() {
+            return Err(Error::invalid(
+                "--learn-val needs all flows in memory: raise --shuffle-mib, or give the flows splits anew",
+            ));
+        }
         (0..self.val.len()).for_each(|i| self.train.copy(&self.val, i));
         let n = self.val.len();
         self.notes.push(format!("{n} validation flows are learnt too: figures on them say nothing of other flows"));
+        Ok(())
     }
 
-    fn fill(&mut self, staged: Vec<Staged>) -> Result<()> {
+    /// Number of training flows, and of the positions that their sequences take.
+    pub fn train_size(&self) -> (u64, u64) {
+        match &self.windows {
+            Some(windows) => (windows.flows(), windows.tokens()),
+            None => (self.train.len() as u64, self.train.costs().iter().sum::<usize>() as u64),
+        }
+    }
+
+    fn fill(&mut self, staged: Vec<Staged>, n_test: usize) -> Result<()> {
         let of_split = |split| move |flow: &&Staged| flow.split == Some(split);
-        let n_test = staged.iter().filter(of_split(Split::Test)).count();
+        let n_test = n_test + staged.iter().filter(of_split(Split::Test)).count();
         if n_test > 0 {
             self.notes.push(format!("{n_test} flows of split test are left out"));
         }
         let held_out: HashSet<u64> = staged.iter().filter(of_split(Split::Val)).filter_map(|f| f.fingerprint).collect();
         let kept = staged.iter().filter(|f| f.split != Some(Split::Test));
         let labels: BTreeSet<&str> = kept.filter_map(|f| f.label.as_deref()).collect();
-        let ids: BTreeMap<&str, u32> = labels.iter().copied().zip(0..).collect();
+        let ids: BTreeMap<String, u32> = labels.into_iter().map(String::from).zip(0..).collect();
         let mut copies = 0;
-        let mut groups: HashMap<&str, u32> = HashMap::new();
-        for (flow, i) in staged.iter().zip(0..) {
+        let mut groups: HashMap<String, u32> = HashMap::new();
+        // Each is let go as soon as it is copied, so that not all of them are in memory twice.
+        for (flow, i) in staged.into_iter().zip(0..) {
             let part = match flow.split {
                 Some(Split::Val) => &mut self.val,
                 Some(Split::Train) if flow.fingerprint.is_some_and(|f| held_out.contains(&f)) => {
@@ -189,20 +319,23 @@ impl Dataset {
                 Some(Split::Train) => &mut self.train,
                 _ => continue,
             };
-            part.packets.push(flow.packets.iter().copied());
-            part.tokens.push(flow.tokens.iter().copied());
-            part.ended.push(flow.ended);
+            part.push(&flow, &ids);
             // Numbers of flows are used once each, so that of a group's first flow can stand for the group.
-            let own = if flow.group.is_empty() { i } else { *groups.entry(&flow.group).or_insert(i) };
+            let own = if flow.group.is_empty() { i } else { *groups.entry(flow.group).or_insert(i) };
+            part.groups.pop();
             part.groups.push(own);
-            part.labels.push(flow.label.as_deref().and_then(|l| ids.get(l).copied()));
         }
         if copies > 0 {
             self.notes.push(format!("{copies} training flows equal to a validation flow are left out"));
         }
-        self.labels = labels.into_iter().map(String::from).collect();
-        for (part, name) in [(&self.train, "train"), (&self.val, "val")] {
-            if part.is_empty() {
+        self.labels = ids.into_keys().collect();
+        Ok(())
+    }
+
+    /// Refuses a data set that lacks flows to learn from or to judge by.
+    fn check_sides(&self) -> Result<()> {
+        for (n, name) in [(self.train_size().0, "train"), (self.val.len() as u64, "val")] {
+            if n == 0 {
                 return Err(Error::invalid(format!(
                     "no flow of split {name} is left{}: give tables that have some, or flows without a split and a \
                      share of them for validation",
@@ -215,14 +348,15 @@ impl Dataset {
 }
 
 impl Staged {
-    fn new(row: Row, labelled: bool, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
-        let kept = &row.packets[..row.packets.len().min(n_packets).min(N_PACKETS)];
+    fn new(row: Row, number: u64, labelled: bool, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
+        let kept = &row.packets[..row.packets.len().min(n_packets)];
         let mut tokens = vec![0; kept.len()];
         quantizer.encode(kept, &mut tokens)?;
         if tokens.is_empty() {
             return Err(Error::format("a flow has no packets"));
         }
         Ok(Self {
+            number,
             ended: row.n_packets == kept.len() as u64,
             label: row.label.filter(|_| labelled),
             group: row.group,
@@ -242,50 +376,6 @@ pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
         Ok(Filter { exclude: true, ..filter })
     };
     texts.iter().map(exclusion).collect()
-}
-
-/// Gives a split to every flow that has none, and refuses groups that lie on several sides.
-fn assign_splits(staged: &mut [Staged], request: &Request<'_>) -> Result<()> {
-    let mut splits: BTreeMap<&str, Split> = BTreeMap::new();
-    let mut shared: BTreeSet<&str> = BTreeSet::new();
-    for flow in staged.iter().filter(|f| !f.group.is_empty()) {
-        let Some(split) = flow.split else { continue };
-        if *splits.entry(&flow.group).or_insert(split) != split {
-            shared.insert(&flow.group);
-        }
-    }
-    if !shared.is_empty() && !request.allow_shared_groups {
-        let some: Vec<&str> = shared.iter().copied().take(GROUPS_SHOWN).collect();
-        return Err(Error::mismatch(format!(
-            "{} groups have flows in more than one split, such as {}: related flows would be learnt and judged by; \
-             split by group, or allow it with --allow-shared-groups",
-            shared.len(),
-            some.join(", ")
-        )));
-    }
-    let assigned: Vec<Split> = staged
-        .iter()
-        .enumerate()
-        .map(|(i, flow)| {
-            let drawn = || {
-                // A flow without a group stands for itself.
-                let key = if flow.group.is_empty() { format!("flow {i}") } else { format!("group {}", flow.group) };
-                if share_of(&key) < request.val_share { Split::Val } else { Split::Train }
-            };
-            flow.split.or_else(|| splits.get(flow.group.as_str()).copied()).unwrap_or_else(drawn)
-        })
-        .collect();
-    for (flow, split) in staged.iter_mut().zip(assigned) {
-        flow.split = Some(split);
-    }
-    Ok(())
-}
-
-/// Where in [0, 1) `key` falls; the same on every machine.
-fn share_of(key: &str) -> f64 {
-    let digest = Sha256::digest(key.as_bytes());
-    let bits = digest.iter().take(4).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
-    f64::from(bits) / 2f64.powi(32)
 }
 
 fn fingerprint(packets: &[Packet]) -> u64 {
@@ -311,8 +401,9 @@ fn sha256(path: &Path) -> Result<String> {
 }
 
 /// Checks that a data set has what a classifier needs: labels, and at least two of them. Flows without one are dropped,
-/// but for training flows where there are teachers to answer for them.
-pub fn for_classifier(mut data: Dataset, taught: bool) -> Result<Dataset> {
+/// but for training flows where there are teachers to answer for them. Labels with fewer than `min_flows` training flows
+/// are refused.
+pub fn for_classifier(mut data: Dataset, taught: bool, min_flows: usize) -> Result<Dataset> {
     if data.labels.len() < 2 {
         let what = match data.labels.first() {
             None => "no flow has a label: give tables with a column label, or meter captures with --label".to_string(),
@@ -338,6 +429,17 @@ pub fn for_classifier(mut data: Dataset, taught: bool) -> Result<Dataset> {
     let mut counts = vec![0usize; data.labels.len()];
     for label in data.train.labels.iter().flatten() {
         counts[*label as usize] += 1;
+    }
+    let few = data.labels.iter().zip(&counts).filter(|(_, n)| **n < min_flows);
+    let few: Vec<String> = few.map(|(label, n)| format!("{label} ({n})")).collect();
+    if !few.is_empty() {
+        let more = few.len().saturating_sub(LABELS_SHOWN);
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(Error::invalid(format!(
+            "labels with fewer than {min_flows} training flows, too few to learn: {}{others}; meter more of them, leave \
+             them out with --exclude label=NAME, or allow it with --min-flows 0",
+            few[..few.len() - more].join(", ")
+        )));
     }
     let missing: Vec<&str> =
         data.labels.iter().zip(&counts).filter(|(_, n)| **n == 0).map(|(l, _)| l.as_str()).collect();
@@ -372,7 +474,14 @@ mod tests {
         }
         writer.finish().unwrap();
         let labelled = [path];
-        let request = Request { labelled: &labelled, unlabelled: &[], filters: &[], val_share, allow_shared_groups };
+        let request = Request {
+            labelled: &labelled,
+            unlabelled: &[],
+            filters: &[],
+            val_share,
+            allow_shared_groups,
+            most_bytes: None,
+        };
         Dataset::read(&request, &quantizer(), N_PACKETS)
     }
 
@@ -395,7 +504,9 @@ mod tests {
         assert_eq!((data.train.ended[0], data.val.ended[0], data.val.tokens.row(0).len()), (true, false, N_PACKETS));
         assert_eq!(data.train.costs(), [6, 4]);
         assert_eq!((data.sources[0].file.as_str(), data.sources[0].rows), ("flows.parquet", 4));
-        let data = for_classifier(data, false).unwrap();
+        let refused = for_classifier(data.clone(), false, 2).unwrap_err();
+        assert!(refused.message().contains("a (0), b (1)"), "{refused}");
+        let data = for_classifier(data, false, 0).unwrap();
         assert_eq!(data.train.len(), 1);
         assert!(data.notes.iter().any(|n| n.contains("never to be found: a")), "{:?}", data.notes);
     }
@@ -434,10 +545,10 @@ mod tests {
         let error = read(shared(), 0.0, false).unwrap_err();
         assert!(error.message().contains("same"), "{error}");
         let data = read(shared(), 0.0, true).unwrap();
-        assert!(for_classifier(data, false).unwrap_err().message().contains("label a"));
+        assert!(for_classifier(data, false, 0).unwrap_err().message().contains("label a"));
         let unlabelled =
             read(vec![row(1, 4, None, "a", Some(Split::Train)), row(2, 4, None, "b", Some(Split::Val))], 0.0, false);
-        assert!(for_classifier(unlabelled.unwrap(), false).unwrap_err().message().contains("no flow has a label"));
+        assert!(for_classifier(unlabelled.unwrap(), false, 0).unwrap_err().message().contains("no flow has a label"));
         let only_test = read(vec![row(1, 4, None, "a", Some(Split::Test))], 0.0, false).unwrap_err();
         assert!(only_test.message().contains("split train"), "{only_test}");
     }
