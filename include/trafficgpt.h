@@ -81,7 +81,7 @@
 #define TGPT_VERSION "0.1.0"
 
 /** A tgpt_sampling with every field at its default. */
-#define TGPT_SAMPLING_INIT {sizeof(tgpt_sampling), 0, 0, TGPT_UNKNOWN, 0, 0, 1.0f, 1.0f, 0, {0, 0, 0, 0}}
+#define TGPT_SAMPLING_INIT {sizeof(tgpt_sampling), 0, 0, TGPT_UNKNOWN, 0, 0, 1.0f, 1.0f, 0, 0, 0, NULL, {0, 0}}
 
 /**
  * The ABI this header describes; equals the number in the SONAME `libtrafficgpt.so.1`. It changes when a program must
@@ -344,9 +344,22 @@ typedef struct tgpt_sampling {
    */
   uint32_t flags;
   /**
+   * No flow ends before it has as many packets, at most tgpt_generator_max_packets; 0 or 1: any may.
+   */
+  uint32_t min_packets;
+  /**
+   * Number of tokens in `banned`.
+   */
+  uint32_t n_banned;
+  /**
+   * Tokens that do not come, less than tgpt_quantizer_n_tokens; that number itself stands for the end of a flow,
+   * without which all have `max_packets`. NULL where `n_banned` is 0.
+   */
+  const uint32_t *banned;
+  /**
    * 0.
    */
-  uint64_t reserved[4];
+  uint64_t reserved[2];
 } tgpt_sampling;
 
 /**
@@ -951,7 +964,7 @@ uint32_t tgpt_generator_max_packets(const struct tgpt_generator *generator);
  * `needed`: NULL, or gets the number of packets of all the flows, also with TGPT_E_NOSPACE.
  * Errors: TGPT_E_NOSPACE where `cap` is less than what is needed: nothing but `*needed` is written, and the same call
  * with enough room gives the flows. TGPT_E_INVALID for a class that is not there, a value out of its range, more
- * flows than 2^24, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
+ * flows than 2^24, a banned token that is none, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
  * TGPT_E_RUNTIME from the engine.
  * Threads: any number on one generator, each with its own worker.
  * Since: 0.1.0.
@@ -959,6 +972,32 @@ uint32_t tgpt_generator_max_packets(const struct tgpt_generator *generator);
 tgpt_status tgpt_generate(const struct tgpt_generator *generator,
                           struct tgpt_worker *worker,
                           const struct tgpt_sampling *sampling,
+                          size_t n_flows,
+                          struct tgpt_packet *packets,
+                          size_t cap,
+                          uint64_t *offsets,
+                          size_t *needed,
+                          struct tgpt_error *error);
+
+/**
+ * Continues `n_flows` flows whose first packets are given: each is written whole, first the packets given as they are,
+ * then those drawn. Flow `i` depends on `sampling`, `i` and its own packets alone.
+ *
+ * A packet's draw depends on the seed, the flow's number and its place in the flow: with the seed and number that a
+ * flow was generated with, it goes on as it did.
+ *
+ * `begun`, `begun_offsets`: flow `i` begins with `begun[begun_offsets[i] .. begun_offsets[i + 1]]`, as in tgpt_classify:
+ * at most as many packets as a flow may have; with none it is a new flow, as of tgpt_generate.
+ * `packets`, `cap`, `offsets`, `needed`: as of tgpt_generate, whose errors these are.
+ * Errors: TGPT_E_INVALID also for a flow with too many packets, a packet that is none, offsets that do not rise.
+ * Threads: any number on one generator, each with its own worker.
+ * Since: 0.1.0.
+ */
+tgpt_status tgpt_continue(const struct tgpt_generator *generator,
+                          struct tgpt_worker *worker,
+                          const struct tgpt_sampling *sampling,
+                          const struct tgpt_packet *begun,
+                          const uint64_t *begun_offsets,
                           size_t n_flows,
                           struct tgpt_packet *packets,
                           size_t cap,

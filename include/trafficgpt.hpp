@@ -485,24 +485,23 @@ class generator : public detail::handle<tgpt_generator, tgpt_generator_free> {
   std::uint32_t max_packets() const noexcept { return tgpt_generator_max_packets(get()); }
 
   result<rows> generate(worker &scratch, const tgpt_sampling &how, std::size_t n_flows) const {
-    rows out;
-    out.offsets_.push_back(0);
-    std::vector<std::uint64_t> offsets;
-    tgpt_sampling part = how;
-    do {
-      /* Room for the longest flows there can be, so that none is drawn twice; in parts, so that it stays small. */
-      const std::size_t n = std::min<std::size_t>(n_flows - out.size(), 4096), begin = out.packets_.size();
-      offsets.resize(n + 1);
-      out.packets_.resize(begin + n * max_packets());
-      error why;
-      tgpt_generate(get(), scratch.get(), &part, n, out.packets_.data() + begin, out.packets_.size() - begin,
-                    offsets.data(), nullptr, why.raw());
-      if (why.code() != TGPT_OK) return why;
-      for (std::size_t i = 1; i <= n; ++i) out.offsets_.push_back(begin + offsets[i]);
-      out.packets_.resize(begin + static_cast<std::size_t>(offsets[n]));
-      part.first_flow += n;
-    } while (out.size() < n_flows);
-    return out;
+    return in_parts(how, n_flows, [&](const tgpt_sampling &part, std::size_t, std::size_t n, packet *packets,
+                                      std::size_t cap, std::uint64_t *offsets, error &why) {
+      tgpt_generate(get(), scratch.get(), &part, n, packets, cap, offsets, nullptr, why.raw());
+    });
+  }
+  /** Flows that begin as those of `begun` do, whole: of each the packets given, then those drawn. */
+  result<rows> continue_flows(worker &scratch, const tgpt_sampling &how, const ragged &begun) const {
+    error wrong = detail::check(begun);
+    if (wrong.code() != TGPT_OK) return wrong;
+    std::vector<std::uint64_t> at;
+    return in_parts(how, begun.size(), [&](const tgpt_sampling &part, std::size_t first, std::size_t n, packet *packets,
+                                           std::size_t cap, std::uint64_t *offsets, error &why) {
+      at.assign(n + 1, 0);
+      for (std::size_t i = 1; i <= n; ++i) at[i] = begun.offsets()[first + i] - begun.offsets()[first];
+      const packet *from = n == 0 ? nullptr : begun.packets().data() + begun.offsets()[first];
+      tgpt_continue(get(), scratch.get(), &part, from, at.data(), n, packets, cap, offsets, nullptr, why.raw());
+    });
   }
   /** How unlike the traffic that it knows flows of this class are, or of any with TGPT_UNKNOWN. `nll`: one per flow. */
   result<void> score(worker &scratch, std::uint32_t class_id, const ragged &flows, span<float> nll) const {
@@ -512,6 +511,29 @@ class generator : public detail::handle<tgpt_generator, tgpt_generator_free> {
     tgpt_score(get(), scratch.get(), class_id, flows.packets().data(), flows.offsets().data(), flows.size(), nll.data(),
                why.raw());
     return detail::done(why);
+  }
+
+ private:
+  /** Room for the longest flows there can be, so that none is drawn twice; in parts, so that it stays small. */
+  template <typename Draw>
+  result<rows> in_parts(const tgpt_sampling &how, std::size_t n_flows, Draw draw) const {
+    rows out;
+    out.offsets_.push_back(0);
+    std::vector<std::uint64_t> offsets;
+    tgpt_sampling part = how;
+    do {
+      const std::size_t first = out.size(), n = std::min<std::size_t>(n_flows - first, 4096);
+      const std::size_t begin = out.packets_.size();
+      offsets.resize(n + 1);
+      out.packets_.resize(begin + n * max_packets());
+      error why;
+      draw(part, first, n, out.packets_.data() + begin, out.packets_.size() - begin, offsets.data(), why);
+      if (why.code() != TGPT_OK) return why;
+      for (std::size_t i = 1; i <= n; ++i) out.offsets_.push_back(begin + offsets[i]);
+      out.packets_.resize(begin + static_cast<std::size_t>(offsets[n]));
+      part.first_flow += n;
+    } while (out.size() < n_flows);
+    return out;
   }
 };
 

@@ -13,9 +13,6 @@ use crate::worker::Worker;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Flows decoded side by side. A flow that ends leaves its slot to the next one.
-const SLOTS: usize = 64;
-
 /// Tokens scored at a time.
 const TOKENS_PER_BATCH: usize = 2048;
 
@@ -35,6 +32,17 @@ struct Draft {
     slot: usize,
     last: Token,
     tokens: Vec<Token>,
+}
+
+/// What a decode is asked for.
+struct Task<'a> {
+    sampling: &'a Sampling,
+    /// What every sequence begins with: `BOF`, or the class.
+    first: Token,
+    /// The packets that each flow has already.
+    known: Ragged<'a, Token>,
+    min_packets: usize,
+    max_packets: usize,
 }
 
 impl Generator {
@@ -79,23 +87,68 @@ impl Generator {
         n_flows: usize,
         out: &mut Rows<Packet>,
     ) -> Result<()> {
+        check_number(n_flows)?;
+        let offsets = vec![0; n_flows + 1];
+        self.run(worker, sampling, Ragged::new(&[], &offsets)?, out)
+    }
+
+    /// Continues flows whose first packets are given, one flow for each row of `begun`: `out` is cleared and gets the
+    /// whole flows, of which the packets given come as they are. A row without packets begins a new flow. A draw depends
+    /// on the seed, the flow's number and the packet's place in it, so that a generated flow that is cut anywhere goes
+    /// on as it did, wherever its packets are centroids.
+    ///
+    /// # Errors
+    /// As of [`Self::generate`], or if a row has more packets than a flow may have, or one that is none.
+    pub fn continue_flows(
+        &self,
+        worker: &mut Worker,
+        sampling: &Sampling,
+        begun: Ragged<'_, Packet>,
+        out: &mut Rows<Packet>,
+    ) -> Result<()> {
+        check_number(begun.len())?;
+        self.run(worker, sampling, begun, out)
+    }
+
+    fn run(
+        &self,
+        worker: &mut Worker,
+        sampling: &Sampling,
+        begun: Ragged<'_, Packet>,
+        out: &mut Rows<Packet>,
+    ) -> Result<()> {
         sampling.check()?;
         let first = self.first_token(sampling.class)?;
+        let quantizer = self.model.quantizer();
         if sampling.decode == Decode::Sample {
-            self.model.quantizer().decode_sampled(&[], 0, 0, &mut [])?;
+            quantizer.decode_sampled(&[], 0, 0, &mut [])?;
         }
-        if n_flows > MAX_FLOWS {
-            return Err(Error::invalid(format!("{n_flows} flows asked for; a call gives at most {MAX_FLOWS}")));
-        }
+        let most = self.max_packets();
         let max_packets = match sampling.max_packets as usize {
-            0 => self.max_packets(),
-            n => n.min(self.max_packets()),
+            0 => most,
+            n => n.min(most),
         };
-        let finished = self.decode(worker, sampling, first, n_flows, max_packets)?;
+        let min_packets = sampling.min_packets as usize;
+        if min_packets > most {
+            return Err(Error::invalid(format!(
+                "min_packets is {min_packets}; a flow of this model has at most {most}"
+            )));
+        }
+        let mut known = vec![0; begun.total()];
+        for (i, (row, span)) in begun.rows().zip(begun.offsets().windows(2)).enumerate() {
+            let n = row.len();
+            if n > max_packets {
+                let told = format!("flow {i} has {n} packets already; it may have {max_packets} at most");
+                return Err(Error::invalid(told));
+            }
+            let tokens = &mut known[span[0] as usize..span[1] as usize];
+            quantizer.encode(row, tokens).map_err(|e| e.at(format!("flow {i}")))?;
+        }
+        let known = Ragged::new(&known, begun.offsets())?;
+        let finished = self.decode(worker, &Task { sampling, first, known, min_packets, max_packets })?;
         out.clear();
         let mut packets = Vec::with_capacity(max_packets);
-        let quantizer = self.model.quantizer();
-        for (i, tokens) in finished.into_iter().enumerate() {
+        for (i, (tokens, given)) in finished.into_iter().zip(begun.rows()).enumerate() {
             let flow = sampling.first_flow.wrapping_add(i as u64);
             packets.clear();
             packets.resize(tokens.len(), Packet { size: 0, ipt_us: 0.0 });
@@ -105,6 +158,7 @@ impl Generator {
             }
             // By definition; the centroid's time may be a little off.
             packets[0].ipt_us = 0.0;
+            packets[..given.len()].copy_from_slice(given);
             out.push(packets.iter().copied());
         }
         Ok(())
@@ -169,29 +223,34 @@ impl Generator {
         })
     }
 
-    /// The packet tokens of `n_flows` flows, in flow order.
-    fn decode(
-        &self,
-        worker: &mut Worker,
-        sampling: &Sampling,
-        first: Token,
-        n_flows: usize,
-        max_packets: usize,
-    ) -> Result<Vec<Vec<Token>>> {
+    /// The packet tokens of every flow, in flow order.
+    fn decode(&self, worker: &mut Worker, task: &Task<'_>) -> Result<Vec<Vec<Token>>> {
         let vocabulary = self.model.vocabulary();
+        let mut sampler = Sampler::new(task.sampling, vocabulary)?;
         let n_logits = vocabulary.len();
-        let n_slots = n_flows.min(SLOTS);
+        let n_flows = task.known.len();
         let mut finished = vec![Vec::new(); n_flows];
+        // Flows that have all their packets need no work.
+        let mut waiting = 0..n_flows;
+        let mut next = |slot: usize, finished: &mut [Vec<Token>]| {
+            waiting.by_ref().find_map(|flow| {
+                let known = task.known.row(flow);
+                if known.len() == task.max_packets {
+                    finished[flow] = known.to_vec();
+                    return None;
+                }
+                Some(Draft { flow, slot, last: task.first, tokens: Vec::with_capacity(known.len()) })
+            })
+        };
         if n_flows == 0 {
             return Ok(finished);
         }
         let (session, scratch) = worker.session(&self.model)?;
-        session.begin(n_slots)?;
-        let mut waiting = n_slots..n_flows;
-        let mut drafts: Vec<Draft> =
-            (0..n_slots).map(|i| Draft { flow: i, slot: i, last: first, tokens: Vec::new() }).collect();
-        let mut sampler = Sampler::default();
-        let mut slots = Vec::with_capacity(n_slots);
+        // A flow that ends leaves its slot to the next one.
+        let n_slots = n_flows.min(session.best_slots());
+        let mut drafts: Vec<Draft> = (0..n_slots).map_while(|slot| next(slot, &mut finished)).collect();
+        session.begin(drafts.len())?;
+        let mut slots = Vec::with_capacity(drafts.len());
         while !drafts.is_empty() {
             slots.clear();
             slots.extend(drafts.iter().map(|d| d.slot));
@@ -200,10 +259,7 @@ impl Generator {
             scratch.logits.resize(drafts.len() * n_logits, 0.0);
             session.step(&slots, &scratch.tokens, &mut scratch.logits)?;
             for (draft, logits) in drafts.iter_mut().zip(scratch.logits.chunks_exact(n_logits)) {
-                let step = draft.tokens.len();
-                let flow = sampling.first_flow.wrapping_add(draft.flow as u64);
-                let u = uniform(sampling.seed, flow, step as u64);
-                draft.last = sampler.draw(logits, vocabulary, step > 0, sampling, u)?;
+                draft.last = task.next_token(draft, logits, &mut sampler)?;
                 if draft.last != vocabulary.eof {
                     draft.tokens.push(draft.last);
                 }
@@ -211,14 +267,14 @@ impl Generator {
             let mut i = 0;
             while i < drafts.len() {
                 let draft = &mut drafts[i];
-                if draft.last != vocabulary.eof && draft.tokens.len() < max_packets {
+                if draft.last != vocabulary.eof && draft.tokens.len() < task.max_packets {
                     i += 1;
                     continue;
                 }
                 finished[draft.flow] = std::mem::take(&mut draft.tokens);
                 session.clear(draft.slot);
-                match waiting.next() {
-                    Some(flow) => *draft = Draft { flow, slot: draft.slot, last: first, tokens: Vec::new() },
+                match next(draft.slot, &mut finished) {
+                    Some(fresh) => *draft = fresh,
                     None => {
                         drafts.swap_remove(i);
                     }
@@ -227,4 +283,24 @@ impl Generator {
         }
         Ok(finished)
     }
+}
+
+impl Task<'_> {
+    /// The token after those of `draft`: the flow's own where it is known, else one that is drawn.
+    fn next_token(&self, draft: &Draft, logits: &[f32], sampler: &mut Sampler) -> Result<Token> {
+        let step = draft.tokens.len();
+        if let Some(&known) = self.known.row(draft.flow).get(step) {
+            return Ok(known);
+        }
+        let flow = self.sampling.first_flow.wrapping_add(draft.flow as u64);
+        let u = uniform(self.sampling.seed, flow, step as u64);
+        sampler.draw(logits, step >= self.min_packets.max(1), u)
+    }
+}
+
+fn check_number(n_flows: usize) -> Result<()> {
+    if n_flows > MAX_FLOWS {
+        return Err(Error::invalid(format!("{n_flows} flows asked for; a call gives at most {MAX_FLOWS}")));
+    }
+    Ok(())
 }

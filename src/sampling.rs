@@ -1,5 +1,9 @@
 //! Sampling: which token comes next, drawn from the network's logits.
 
+mod draw;
+
+pub use draw::Sampler;
+
 use crate::backend::simd::{exp, max, sum_by, vectorised};
 use crate::error::{Error, Result};
 use crate::tokens::{Token, Vocabulary};
@@ -14,6 +18,8 @@ pub struct Sampling {
     pub first_flow: u64,
     /// Index of the traffic class, or `None` for flows of any kind.
     pub class: Option<u32>,
+    /// No flow ends before it has as many packets.
+    pub min_packets: u32,
     /// Most packets of a flow; 0 for as many as the network can hold.
     pub max_packets: u32,
     /// Only the `top_k` most likely tokens may come; 0 for all.
@@ -22,6 +28,9 @@ pub struct Sampling {
     pub top_p: f32,
     /// Divides the logits: below 1 the likely gets likelier; 0 always takes the most likely token.
     pub temperature: f32,
+    /// Tokens of packets that may not come. The number of those tokens stands for the end of a flow, without which
+    /// every flow has the most packets. (Special tokens never come.)
+    pub banned: Vec<Token>,
     /// What a token becomes.
     pub decode: Decode,
 }
@@ -42,18 +51,24 @@ impl Default for Sampling {
             seed: 0,
             first_flow: 0,
             class: None,
+            min_packets: 0,
             max_packets: 0,
             top_k: 0,
             top_p: 1.0,
             temperature: 1.0,
+            banned: Vec::new(),
             decode: Decode::Centroid,
         }
     }
 }
 
 impl Sampling {
-    /// Checks the ranges of `top_p` and `temperature`.
+    /// Checks the ranges of `top_p` and `temperature`, and that the least packets are not more than the most.
     pub fn check(&self) -> Result<()> {
+        let (least, most) = (self.min_packets, self.max_packets);
+        if most > 0 && least > most {
+            return Err(Error::invalid(format!("min_packets is {least}; max_packets is {most}, which is less")));
+        }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(Error::invalid(format!("top_p is {}; it must be in (0, 1]", self.top_p)));
         }
@@ -61,71 +76,6 @@ impl Sampling {
             return Err(Error::invalid(format!("temperature is {}; it must be in 0..=100", self.temperature)));
         }
         Ok(())
-    }
-}
-
-/// Draws tokens; holds the scratch that takes.
-#[derive(Debug, Default)]
-pub struct Sampler {
-    candidates: Vec<(Token, f32)>,
-    weights: Vec<f64>,
-}
-
-impl Sampler {
-    /// Draws the token after a flow from `logits` `[vocabulary.len()]` with the uniform draw `u` in [0, 1). Only packet
-    /// tokens come, and `EOF` if `may_end`. Fails if no logit of those is finite.
-    pub fn draw(
-        &mut self,
-        logits: &[f32],
-        vocabulary: &Vocabulary,
-        may_end: bool,
-        sampling: &Sampling,
-        u: f64,
-    ) -> Result<Token> {
-        let eof = vocabulary.eof;
-        let allowed = (0..vocabulary.n_packet_tokens).chain(may_end.then_some(eof));
-        self.candidates.clear();
-        self.candidates.extend(allowed.map(|t| (t, logits[t as usize])));
-        let likelier = |a: &(Token, f32), b: &(Token, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let Some(&(best, max)) = self.candidates.iter().min_by(|a, b| likelier(a, b)) else {
-            return Err(Error::invalid("no token may be drawn"));
-        };
-        if !max.is_finite() {
-            return Err(Error::format(format!("the network's logits are not finite (the largest is {max})")));
-        }
-        if sampling.temperature == 0.0 {
-            return Ok(best);
-        }
-        let top_k = sampling.top_k as usize;
-        if top_k > 0 && top_k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(top_k - 1, likelier);
-            self.candidates.truncate(top_k);
-        }
-        if sampling.top_p < 1.0 {
-            self.candidates.sort_unstable_by(likelier);
-        } else if top_k > 0 {
-            self.candidates.sort_unstable_by_key(|c| c.0);
-        }
-        let temperature = f64::from(sampling.temperature);
-        self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(|c| (f64::from(c.1 - max) / temperature).exp()));
-        let mut sum: f64 = self.weights.iter().sum();
-        if sampling.top_p < 1.0 {
-            let enough = f64::from(sampling.top_p) * sum;
-            sum = 0.0;
-            let enough_at = self.weights.iter().position(|w| {
-                sum += w;
-                sum >= enough
-            });
-            self.weights.truncate(enough_at.map_or(self.weights.len(), |i| i + 1));
-        }
-        let mut left = u * sum;
-        let drawn = self.weights.iter().position(|&w| {
-            left -= w;
-            left < 0.0
-        });
-        // Rounding may leave a remainder past the last weight; it belongs to that token.
-        Ok(self.candidates[drawn.unwrap_or(self.weights.len() - 1)].0)
     }
 }
 
@@ -147,17 +97,15 @@ fn log_sum(packets: &[f32], end: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::uniform;
+    use crate::random::{Stream, uniform};
 
     const LOGITS: [f32; 10] = [1.0, 0.0, -2.0, 2.5, 0.5, 1.5, 30.0, 30.0, 30.0, 30.0];
 
     fn frequencies(sampling: &Sampling, may_end: bool, n: u64) -> [f64; 10] {
-        let vocabulary = Vocabulary::new(5, ["a".to_string()]);
-        let mut sampler = Sampler::default();
+        let mut sampler = Sampler::new(sampling, &Vocabulary::new(5, ["a".to_string()])).unwrap();
         let mut counts = [0.0; 10];
         for i in 0..n {
-            let token = sampler.draw(&LOGITS, &vocabulary, may_end, sampling, uniform(1, 2, i)).unwrap();
-            counts[token as usize] += 1.0;
+            counts[sampler.draw(&LOGITS, may_end, uniform(1, 2, i)).unwrap() as usize] += 1.0;
         }
         counts
     }
@@ -194,17 +142,111 @@ mod tests {
     }
 
     #[test]
+    fn banned_tokens_never_come_and_the_others_share_their_probability() {
+        let banned = Sampling { banned: vec![3, 0, 3], ..Sampling::default() };
+        assert!(chi_square(&frequencies(&banned, true, 100_000), &[1, 2, 4, 5], 1.0) < 16.3);
+        let endless = Sampling { banned: vec![5], ..Sampling::default() };
+        assert!(chi_square(&frequencies(&endless, true, 100_000), &[0, 1, 2, 3, 4], 1.0) < 18.5);
+        let one = Sampling { banned: vec![0, 1, 2, 3], top_k: 5, ..Sampling::default() };
+        assert_eq!(frequencies(&one, false, 1000)[4], 1000.0);
+        let vocabulary = Vocabulary::new(5, ["a".to_string()]);
+        for bad in [vec![6], vec![9], vec![10], vec![u32::MAX], vec![0, 1, 2, 3, 4]] {
+            let error = Sampler::new(&Sampling { banned: bad, ..Sampling::default() }, &vocabulary).unwrap_err();
+            assert!(error.message().contains("banned"), "{error}");
+        }
+    }
+
+    /// Tokens by the definition: sorted by likelihood, cut, and drawn in order of their numbers.
+    fn by_definition(logits: &[f32], sampling: &Sampling, u: f64) -> (Token, f64) {
+        let mut order: Vec<usize> = (0..logits.len()).filter(|&i| !sampling.banned.contains(&(i as u32))).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        if sampling.top_k > 0 {
+            order.truncate(sampling.top_k as usize);
+        }
+        let weight = |i: usize| (f64::from(logits[i]) / f64::from(sampling.temperature)).exp();
+        let all: f64 = order.iter().map(|&i| weight(i)).sum();
+        let (mut sum, mut n) = (0.0, 0);
+        while n < order.len() && sum < f64::from(sampling.top_p) * all {
+            sum += weight(order[n]);
+            n += 1;
+        }
+        order.truncate(n);
+        order.sort_unstable();
+        let (mut left, mut nearest) = (u * sum, f64::INFINITY);
+        let mut drawn = None;
+        for &i in &order {
+            left -= weight(i);
+            nearest = nearest.min(left.abs() / sum);
+            if left < 0.0 && drawn.is_none() {
+                drawn = Some(i);
+            }
+        }
+        (drawn.unwrap_or(order[order.len() - 1]) as Token, nearest)
+    }
+
+    #[test]
+    fn draws_over_many_tokens_are_those_of_the_definition() {
+        let k = 3001;
+        let vocabulary = Vocabulary::new(k, []);
+        let mut stream = Stream::new(3, 3);
+        for (top_k, top_p, temperature, banned) in [
+            (0, 1.0, 1.0, vec![]),
+            (0, 1.0, 0.7, vec![k, 5, 6]),
+            (40, 1.0, 1.0, vec![]),
+            (1, 1.0, 1.0, vec![]),
+            (3001, 1.0, 1.3, vec![7]),
+            (0, 0.9, 1.0, vec![]),
+            (0, 0.1, 2.0, (0..1500).collect()),
+            (200, 0.95, 0.9, vec![]),
+            (u32::MAX, f32::MIN_POSITIVE, 1e-6, vec![]),
+        ] {
+            let sampling = Sampling { top_k, top_p, temperature, banned, ..Sampling::default() };
+            let mut sampler = Sampler::new(&sampling, &vocabulary).unwrap();
+            let mut close = 0;
+            for _ in 0..300 {
+                // Rounded, so that many are equal.
+                let mut logits: Vec<f32> =
+                    (0..vocabulary.len()).map(|_| (stream.normal() as f32 * 40.0).round() / 16.0).collect();
+                logits.iter_mut().skip(k as usize + 1).for_each(|x| *x = 99.0);
+                let u = stream.uniform();
+                let got = sampler.draw(&logits, true, u).unwrap();
+                let (expected, nearest) = by_definition(&logits[..k as usize + 1], &sampling, u);
+                // Where the draw falls next to the border between two tokens, the rounding decides.
+                close += usize::from(nearest < 1e-6);
+                assert!(got == expected || nearest < 1e-6, "{sampling:?}: {got} for {expected}");
+            }
+            assert!(close < 30, "{close} of 300 say nothing");
+        }
+    }
+
+    #[test]
     fn the_ends_of_the_draw_and_logits_that_are_not_finite_are_safe() {
-        let vocabulary = Vocabulary::new(5, []);
-        let mut sampler = Sampler::default();
-        let mut draw = |logits: &[f32], u| sampler.draw(logits, &vocabulary, true, &Sampling::default(), u);
-        assert_eq!(draw(&LOGITS, 0.0).unwrap(), 0);
-        assert_eq!(draw(&LOGITS, 1.0 - f64::EPSILON / 2.0).unwrap(), 5);
-        assert!(draw(&[f32::NAN; 9], 0.5).is_err());
-        assert!(draw(&[f32::NEG_INFINITY; 9], 0.5).is_err());
-        let mut one = [f32::NEG_INFINITY; 9];
-        one[4] = -3.0;
-        assert_eq!(draw(&one, 0.999).unwrap(), 4);
+        for sampling in [
+            Sampling::default(),
+            Sampling { top_k: 4, ..Sampling::default() },
+            Sampling { top_p: 0.9999, ..Sampling::default() },
+        ] {
+            let mut sampler = Sampler::new(&sampling, &Vocabulary::new(5, [])).unwrap();
+            let mut draw = |logits: &[f32], u| sampler.draw(logits, true, u);
+            assert_eq!(draw(&LOGITS, 0.0).unwrap(), 0);
+            assert_eq!(draw(&LOGITS, 1.0 - f64::EPSILON / 2.0).unwrap(), 5);
+            assert!(draw(&[f32::NAN; 9], 0.5).is_err());
+            assert!(draw(&[f32::NEG_INFINITY; 9], 0.5).is_err());
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+                let mut logits = LOGITS;
+                logits[2] = bad;
+                assert!(draw(&logits, 0.5).is_err(), "{bad}");
+            }
+            let mut one = [f32::NEG_INFINITY; 9];
+            one[4] = -3.0;
+            assert_eq!(draw(&one, 0.999).unwrap(), 4);
+            // The first token has probability 0 and must not come even at the very beginning.
+            assert_eq!(draw(&one, 0.0).unwrap(), 4);
+            assert_eq!(draw(&[-3e38, 3e38, 0.0, 0.0, 0.0, 0.0], 0.3).unwrap(), 1);
+        }
+        let cold = Sampling { temperature: f32::from_bits(1), ..Sampling::default() };
+        let mut sampler = Sampler::new(&cold, &Vocabulary::new(5, [])).unwrap();
+        assert_eq!(sampler.draw(&LOGITS, true, 0.9).unwrap(), 3);
     }
 
     #[test]
@@ -229,6 +271,7 @@ mod tests {
             Sampling { top_p: f32::NAN, ..Sampling::default() },
             Sampling { temperature: -1.0, ..Sampling::default() },
             Sampling { temperature: f32::INFINITY, ..Sampling::default() },
+            Sampling { min_packets: 6, max_packets: 5, ..Sampling::default() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

@@ -86,6 +86,12 @@ fn expected(bench: &Bench) -> String {
     let mut generated = Rows::new();
     generator.generate(&mut worker, &sampling, 9, &mut generated).unwrap();
     generated.as_ragged().rows().for_each(|row| print_flow(&mut out, row));
+    let halves: Rows<Packet> = generated.as_ragged().rows().map(|row| row[..row.len() / 2].to_vec()).collect();
+    for sampling in [sampling.clone(), Sampling { min_packets: 8, banned: vec![3, 5], ..sampling }] {
+        let mut whole = Rows::new();
+        generator.continue_flows(&mut worker, &sampling, halves.as_ragged(), &mut whole).unwrap();
+        whole.as_ragged().rows().for_each(|row| print_flow(&mut out, row));
+    }
     let mut nll = [0.0; 18];
     let (of_class, of_any) = nll.split_at_mut(9);
     generator.score(&mut worker, Some(1), generated.as_ragged(), of_class).unwrap();

@@ -211,12 +211,15 @@ fn a_seed_gives_the_same_flows_in_every_format() {
 #[test]
 fn generation_obeys_its_options_and_refuses_bad_ones() {
     let (place, bundle) = (Place::new(), common::random_bundle());
-    let generate = format!("generate {} -o out.csv", bundle.path().display());
+    let generate = format!("generate {} --class any -o out.csv", bundle.path().display());
     place.succeed(&format!("{generate} -n 20 --max-packets 3"));
     let table = Table::read(&place.path("out.csv")).unwrap();
     assert!(table.rows.iter().all(|r| r.packets.len() <= 3 && r.label.is_none()));
     fs::remove_file(place.path("out.csv")).unwrap();
-    let said = place.refused(&format!("{generate} -n 1 --class ftp"));
+    place.succeed(&format!("{generate} -n 20 --min-packets 30"));
+    assert!(Table::read(&place.path("out.csv")).unwrap().rows.iter().all(|r| r.packets.len() >= 30));
+    fs::remove_file(place.path("out.csv")).unwrap();
+    let said = place.refused(&format!("{} -n 1", generate.replace("any", "ftp")));
     assert!(said.contains("\"ftp\"") && said.contains("dns, tls, web"), "{said}");
     assert!(place.refused(&format!("{generate} -n 1 --top-p 0")).contains("top_p"));
     assert!(place.refused(&format!("{generate} -n 1 --temperature nan")).contains("temperature"));
@@ -346,7 +349,7 @@ fn an_interrupt_leaves_the_flows_that_are_ready_and_exit_code_130() {
     let bundle = common::random_bundle();
     for output in ["out.parquet", "out.jsonl", "out.pcap"] {
         let place = Place::new();
-        let line = format!("generate {} -n 4000000 -o {output}", bundle.path().display());
+        let line = format!("generate {} --class any -n 4000000 -o {output}", bundle.path().display());
         let mut child = place.command(&line).stderr(Stdio::piped()).spawn().unwrap();
         let begun = Instant::now();
         // The output is opened before the model; a while later flows are being made.

@@ -118,6 +118,126 @@ fn the_same_seed_gives_the_same_flows_however_the_run_is_cut() {
     assert!(generate(&generator, &mut Worker::new(), &capped, 40).iter().all(|f| f.len() <= 3));
 }
 
+fn continued(generator: &Generator, sampling: &Sampling, begun: &[&[Packet]]) -> Vec<Vec<Packet>> {
+    let begun: Rows<Packet> = begun.iter().map(|row| row.to_vec()).collect();
+    let mut out = Rows::new();
+    generator.continue_flows(&mut Worker::new(), sampling, begun.as_ragged(), &mut out).unwrap();
+    out.as_ragged().rows().map(<[Packet]>::to_vec).collect()
+}
+
+#[test]
+fn flows_go_on_from_where_they_were_cut() {
+    let bundle = random_bundle();
+    let real = flows(130);
+    let begun =
+        |n: usize| (0..real.len()).map(|i| &real.row(i)[..real.row(i).len().min(n + i % 3)]).collect::<Vec<_>>();
+    let sampling = Sampling { seed: 11, class: Some(2), ..Sampling::default() };
+    let mut of_engines = Vec::new();
+    for engine in ["native", "onnx"] {
+        let Some(context) = context(engine) else { continue };
+        let generator = Generator::open(&context, bundle.path()).unwrap();
+        let whole = continued(&generator, &sampling, &begun(2));
+        for (flow, begun) in whole.iter().zip(begun(2)) {
+            assert_eq!(&flow[..begun.len()], begun, "{engine}: the packets given come as they are");
+        }
+        assert!(whole.iter().zip(begun(2)).filter(|(flow, begun)| flow.len() > begun.len()).count() > 60);
+        // Cut anywhere, a flow goes on as it did: its draws depend on the places of its packets alone.
+        for n in [5, 9, 126] {
+            let cut: Vec<&[Packet]> = whole.iter().enumerate().map(|(i, f)| &f[..f.len().min(n + i % 4)]).collect();
+            assert_eq!(continued(&generator, &sampling, &cut), whole, "{engine}: cut after {n} packets");
+        }
+        // Alone or in other company.
+        let part = continued(&generator, &Sampling { first_flow: 100, ..sampling.clone() }, &begun(2)[100..]);
+        assert_eq!(part, whole[100..]);
+        let other = continued(&generator, &Sampling { seed: 12, ..sampling.clone() }, &begun(2));
+        assert_ne!(other, whole);
+        // Nothing to go on from: a new flow.
+        let none = vec![&[][..]; 70];
+        assert_eq!(continued(&generator, &sampling, &none), generate(&generator, &mut Worker::new(), &sampling, 70));
+        of_engines.push(whole);
+    }
+    assert!(of_engines.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn threads_change_no_flow() {
+    let bundle = random_bundle();
+    let real = flows(130);
+    let begun: Vec<&[Packet]> = (0..real.len()).map(|i| &real.row(i)[..real.row(i).len().min(i % 4)]).collect();
+    let sampling = Sampling { seed: 3, class: Some(1), top_p: 0.95, ..Sampling::default() };
+    let of = |threads: &str| {
+        let mut settings = Settings::default();
+        settings.set("engine", "native").unwrap();
+        settings.set("threads", threads).unwrap();
+        continued(&Generator::open(&Context::new(settings), bundle.path()).unwrap(), &sampling, &begun)
+    };
+    let one = of("1");
+    assert_eq!((of("2"), of("3")), (one.clone(), one));
+}
+
+#[test]
+fn bounds_on_the_packets_and_banned_tokens_are_kept() {
+    let bundle = random_bundle();
+    let generator = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let mut worker = Worker::new();
+    let plain = Sampling { seed: 2, ..Sampling::default() };
+    let free = generate(&generator, &mut worker, &plain, 100);
+    assert!(free.iter().any(|f| f.len() < 20) && free.iter().any(|f| f.len() > 40));
+    let bounded = Sampling { min_packets: 20, max_packets: 40, ..plain.clone() };
+    let bounded = generate(&generator, &mut worker, &bounded, 100);
+    assert!(bounded.iter().all(|f| (20..=40).contains(&f.len())));
+    let full = generate(&generator, &mut worker, &Sampling { min_packets: 126, ..plain.clone() }, 40);
+    assert!(full.iter().all(|f| f.len() == 126));
+    let endless = Sampling { banned: vec![generator.quantizer().n_tokens() as u32], max_packets: 50, ..plain.clone() };
+    assert!(generate(&generator, &mut worker, &endless, 40).iter().all(|f| f.len() == 50));
+
+    let banned: Vec<u32> = (0..40).collect();
+    let flows = generate(&generator, &mut worker, &Sampling { banned: banned.clone(), ..plain.clone() }, 100);
+    for flow in &flows {
+        // The first packet's time is 0 by definition, so its token may be another.
+        let mut tokens = vec![0; flow.len() - 1];
+        generator.quantizer().encode(&flow[1..], &mut tokens).unwrap();
+        assert!(tokens.iter().all(|token| !banned.contains(token)));
+    }
+}
+
+#[test]
+fn what_cannot_be_continued_is_refused_and_nothing_is_written() {
+    let bundle = random_bundle();
+    let generator = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let good = Packet { size: 100, ipt_us: 0.0 };
+    let most = generator.max_packets();
+    let mut out: Rows<Packet> = [vec![good]].into_iter().collect();
+    let mut refused = |sampling: Sampling, begun: Vec<Vec<Packet>>| {
+        let begun: Rows<Packet> = begun.into_iter().collect();
+        let error = generator.continue_flows(&mut Worker::new(), &sampling, begun.as_ragged(), &mut out).unwrap_err();
+        assert_eq!((error.kind(), out.row(0)), (Kind::Invalid, &[good][..]), "{error}");
+        error.message().to_string()
+    };
+    let plain = Sampling::default;
+    let said = refused(plain(), vec![vec![good], vec![good; most + 1]]);
+    assert!(said.contains("flow 1 has 127 packets already") && said.contains("126"), "{said}");
+    assert!(refused(Sampling { max_packets: 3, ..plain() }, vec![vec![good; 4]]).contains("flow 0 has 4"));
+    for ipt_us in [f32::NAN, -1.0, f32::INFINITY] {
+        let said = refused(plain(), vec![vec![good], vec![good, Packet { size: 60, ipt_us }]]);
+        assert!(said.contains("flow 1") && said.contains("ipt_us"), "{said}");
+    }
+    assert!(refused(Sampling { min_packets: 127, ..plain() }, vec![]).contains("min_packets"));
+    assert!(refused(Sampling { min_packets: 9, max_packets: 8, ..plain() }, vec![]).contains("min_packets"));
+    assert!(refused(Sampling { class: Some(3), ..plain() }, vec![]).contains("class 3"));
+    assert!(refused(Sampling { banned: vec![61], ..plain() }, vec![]).contains("61"));
+    assert!(refused(Sampling { banned: (0..60).collect(), ..plain() }, vec![]).contains("all 60"));
+
+    // Sizes that no packet has, and flows that have all their packets, are no reason to refuse.
+    let odd = [i32::MIN, i32::MAX, 0].map(|size| Packet { size, ipt_us: f32::MAX });
+    let full = vec![good; most];
+    let flows = continued(&generator, &plain(), &[&odd[..], &full[..], &[]]);
+    assert_eq!((&flows[0][..3], &flows[1]), (&odd[..], &full));
+    assert!(!flows[2].is_empty());
+    assert_eq!(continued(&generator, &plain(), &vec![&full[..]; 200]), vec![full; 200]);
+    assert!(continued(&generator, &plain(), &[]).is_empty());
+}
+
 #[test]
 fn sampled_packets_belong_to_the_tokens_that_centroids_show() {
     let bundle = random_bundle();

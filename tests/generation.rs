@@ -11,7 +11,8 @@ use place::Place;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 use trafficgpt::packet::Packet;
 use trafficgpt::random::Stream;
 use trafficgpt::train::table::pcap::{self, EPOCH_NS, Transport};
@@ -243,12 +244,33 @@ fn generated_captures_hold_what_was_asked_for() {
 fn bad_requests_are_told_before_any_work() {
     let (place, bundle) = (Place::new(), common::random_bundle());
     fs::create_dir(place.path("full.pcap")).unwrap();
+    let table = real(&place, bundle.path(), 3);
+    table.write(&place.path("flows.parquet")).unwrap();
+    Table::from(vec![row(vec![Packet { size: 60, ipt_us: 0.0 }; 200], 0)]).write(&place.path("long.csv")).unwrap();
+    Table::from(Vec::new()).write(&place.path("none.parquet")).unwrap();
+    fs::write(place.path("bad.csv"), "a,b\n1,2\n").unwrap();
+    let there = place.names();
     let line = format!("generate {}", bundle.path().display());
+    // What a class must be is the first thing that is missing.
+    let said = place.refused(&format!("{line} -n 1 --seed 4 -o a.csv"));
+    assert!(said.contains("--class") && said.contains("dns, tls, web, or any"), "{said}");
+    assert!(place.refused(&format!("{line} --continue flows.parquet -o a.csv")).contains("--class"));
+    let line = format!("{line} --class any");
     for (rest, says) in [
+        ("--continue missing.parquet -o a.csv", "missing.parquet"),
+        ("--continue bad.csv -o a.csv", "bad.csv"),
+        ("--continue none.parquet -o a.csv", "no flow to continue"),
+        ("--continue long.csv -o a.csv", "long.csv: row 1 has 200 packets, a flow may have 126"),
+        ("--continue flows.parquet --keep 5 --max-packets 4 -o a.csv", "--keep"),
+        ("--continue flows.parquet --keep 0 -o a.csv", ""),
+        ("--keep 5 -n 1 -o a.csv", "--help"),
+        ("-n 1 --min-packets 127 -o a.csv", "min_packets is 127"),
+        ("-n 1 --min-packets 5 --max-packets 4 -o a.csv", "min_packets is 5"),
+        ("-n 1 --ban 61 -o a.csv", "token 61 is banned"),
+        ("-n 1 --ban x -o a.csv", ""),
         ("-n 1 -o no/such.pcap", "no/such.pcap"),
         ("-n 1 -o full.pcap", "is a directory"),
         ("-n 1 -o a.csv --transport tcp", "--transport is for captures"),
-        ("-n 1 -o a.pcap --class ftp", "\"ftp\""),
         ("-n 9999999 -o a.pcap", "a capture holds at most"),
         ("--duration 3 -o a.csv", "--rate or --poisson"),
         ("--duration 3 --rate -1 -o a.csv", ""),
@@ -260,5 +282,68 @@ fn bad_requests_are_told_before_any_work() {
     ] {
         assert!(place.misused(&format!("{line} {rest}")).contains(says), "{rest}");
     }
-    assert_eq!(place.names(), ["full.pcap"]);
+    let line = line.replace("--class any", "--class ftp");
+    assert!(place.refused(&format!("{line} -n 1 -o a.pcap")).contains("\"ftp\""));
+    assert_eq!(place.names(), there);
+}
+
+#[test]
+fn flows_of_a_table_are_continued() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    let table = real(&place, bundle.path(), 40);
+    table.write(&place.path("flows.parquet")).unwrap();
+    let line = format!("generate {} --class web --seed 9 --continue flows.parquet", bundle.path().display());
+    let read = |name: &str| Table::read(&place.path(name)).unwrap().rows;
+    place.succeed(&format!("{line} --keep 3 -o a.parquet"));
+    let rows = read("a.parquet");
+    assert_eq!(rows.len(), 160);
+    for (row, from) in rows.iter().zip(&table.rows) {
+        let kept = from.packets.len().min(3);
+        assert_eq!(row.packets[..kept], from.packets[..kept]);
+        assert_eq!(row.label.as_deref(), Some("web"));
+    }
+    assert!(rows.iter().filter(|row| row.packets.len() > 3).count() > 80);
+    place.succeed(&format!("{line} --keep 3 -o b.parquet"));
+    assert_eq!(read("b.parquet"), rows);
+    // Fewer rows, or all again from the first; whose class nobody names, keep what their rows say.
+    place.succeed(&format!("{line} --keep 3 -n 7 -o c.csv"));
+    assert_eq!(read("c.csv").len(), 7);
+    place.succeed(&format!("{} --keep 2 -n 200 -o d.csv", line.replace("--class web", "--class any")));
+    let again = read("d.csv");
+    for (i, row) in again.iter().enumerate() {
+        let from = &table.rows[i % 160];
+        let kept = from.packets.len().min(2);
+        assert_eq!((&row.packets[..kept], &row.label), (&from.packets[..kept], &from.label));
+    }
+    assert!((160..200).any(|i| again[i].packets != again[i - 160].packets), "other draws of the same beginnings");
+    place.succeed(&format!("{line} --min-packets 10 --max-packets 126 --ban 0,1,2 -o e.pcap"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_evaluation_reports_what_it_has_or_says_that_it_wrote_nothing() {
+    let (place, bundle) = (Place::new(), common::random_bundle());
+    real(&place, bundle.path(), 400).write(&place.path("flows.parquet")).unwrap();
+    let options = "--min-flows 5 --states 256 --json report.json --html report.html";
+    let line = format!("evaluate generator {} flows.parquet {options}", bundle.path().display());
+    let child = place.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // By then the model and the chain are judged, and the hidden Markov model is under way; or not yet, or no more.
+    std::thread::sleep(Duration::from_secs(8));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap_or_default();
+    match output.status.code() {
+        Some(0) => println!("skipped: the evaluation was over before it was interrupted"),
+        Some(130) if last.contains("nothing is written") => assert_eq!(place.names(), ["flows.parquet"]),
+        Some(130) => {
+            assert!(last.starts_with("error: interrupted: the report is of model"), "{said}");
+            let json: Value = serde_json::from_str(&fs::read_to_string(place.path("report.json")).unwrap()).unwrap();
+            let sources = json["sources"].as_array().unwrap();
+            assert!((1..4).contains(&sources.len()) && json["interrupted"] == true, "{json}");
+            assert!(String::from_utf8(output.stdout).unwrap().contains("generators were judged"));
+            assert!(fs::read_to_string(place.path("report.html")).unwrap().contains("generators were judged"));
+        }
+        other => panic!("{other:?}: {said}"),
+    }
 }

@@ -57,7 +57,7 @@ fn generated() -> String {
         "\n/** The version of this header; tgpt_version() tells the loaded library's. */\n\
          #define TGPT_VERSION \"{version}\"\n\n\
          /** A tgpt_sampling with every field at its default. */\n\
-         #define TGPT_SAMPLING_INIT {{sizeof(tgpt_sampling), 0, 0, TGPT_UNKNOWN, 0, 0, 1.0f, 1.0f, 0, {{0, 0, 0, 0}}}}"
+         #define TGPT_SAMPLING_INIT {{sizeof(tgpt_sampling), 0, 0, TGPT_UNKNOWN, 0, 0, 1.0f, 1.0f, 0, 0, 0, NULL, {{0, 0}}}}"
     ));
     let sources = SOURCES.iter().map(|file| root().join("src").join(file)).filter(|path| path.exists());
     let builder = sources.fold(cbindgen::Builder::new().with_config(config), cbindgen::Builder::with_src);

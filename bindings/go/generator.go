@@ -4,12 +4,15 @@ package trafficgpt
 // #include <trafficgpt.h>
 // #cgo noescape tgpt_generate
 // #cgo nocallback tgpt_generate
+// #cgo noescape tgpt_continue
+// #cgo nocallback tgpt_continue
 // #cgo noescape tgpt_score
 // #cgo nocallback tgpt_score
 import "C"
 
 import (
 	"context"
+	"runtime"
 	"unsafe"
 )
 
@@ -27,10 +30,15 @@ type Sampling struct {
 	Seed        uint64  // the same seed gives the same flows
 	FirstFlow   uint64  // number of the first flow, to cut a long run into calls
 	Class       uint32  // index into Classes, or Unknown for flows of any kind
+	MinPackets  uint32  // no flow ends before it has as many packets
 	MaxPackets  uint32  // most packets of a flow; 0: as many as the model can
 	TopK        uint32  // draw from this many most likely tokens; 0: from all
 	TopP        float32 // draw from the most likely tokens that reach this probability, in (0, 1]; 1: from all
 	Temperature float32 // below 1 the likely becomes likelier; 0 always takes the likeliest
+
+	// Banned tokens do not come: packets' tokens, or the quantizer's number of tokens for the end of a flow, without
+	// which all have the most packets.
+	Banned []uint32
 
 	// SamplePackets makes a drawn token one of the packets that it stands for, not always the same one. The bundle must
 	// know them.
@@ -89,6 +97,36 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 	if n < 0 || n > 1<<24 {
 		return Batch{}, invalid("%d flows asked for; a call gives 0 to %d", n, 1<<24)
 	}
+	return g.draw(n, sampling, func(p *C.tgpt_generator, w *C.tgpt_worker, s *C.tgpt_sampling, packets []Packet,
+		offsets []uint64, e *C.tgpt_error) C.tgpt_status {
+		return C.tgpt_generate(p, w, s, C.size_t(n), (*C.tgpt_packet)(memory(packets)), C.size_t(len(packets)),
+			(*C.uint64_t)(memory(offsets)), nil, e)
+	})
+}
+
+// Continue draws flows that begin as those of begun do, and gives them whole: of each the packets given, as they are,
+// then those drawn. A flow without packets is a new one.
+func (g *Generator) Continue(begun Batch, sampling Sampling) (Batch, error) {
+	if err := begun.check(); err != nil {
+		return Batch{}, err
+	}
+	n := begun.Len()
+	if n > 1<<24 {
+		return Batch{}, invalid("%d flows to continue; a call takes at most %d", n, 1<<24)
+	}
+	return g.draw(n, sampling, func(p *C.tgpt_generator, w *C.tgpt_worker, s *C.tgpt_sampling, packets []Packet,
+		offsets []uint64, e *C.tgpt_error) C.tgpt_status {
+		from, at, nFlows := begun.c()
+		return C.tgpt_continue(p, w, s, from, at, nFlows, (*C.tgpt_packet)(memory(packets)), C.size_t(len(packets)),
+			(*C.uint64_t)(memory(offsets)), nil, e)
+	})
+}
+
+// A drawing is a call of C that fills packets and offsets.
+type drawing func(*C.tgpt_generator, *C.tgpt_worker, *C.tgpt_sampling, []Packet, []uint64, *C.tgpt_error) C.tgpt_status
+
+// draw gives call the room for n flows of the longest kind.
+func (g *Generator) draw(n int, sampling Sampling, call drawing) (Batch, error) {
 	longest := g.maxPackets
 	if sampling.MaxPackets > 0 {
 		longest = min(longest, int(sampling.MaxPackets))
@@ -99,6 +137,7 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 		seed:        C.uint64_t(sampling.Seed),
 		first_flow:  C.uint64_t(sampling.FirstFlow),
 		class_id:    C.uint32_t(sampling.Class),
+		min_packets: C.uint32_t(sampling.MinPackets),
 		max_packets: C.uint32_t(sampling.MaxPackets),
 		top_k:       C.uint32_t(sampling.TopK),
 		top_p:       C.float(sampling.TopP),
@@ -107,11 +146,17 @@ func (g *Generator) Generate(n int, sampling Sampling) (Batch, error) {
 	if sampling.SamplePackets {
 		s.flags = C.TGPT_SAMPLE_PACKETS
 	}
+	// The struct points to memory of Go.
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	if len(sampling.Banned) > 0 {
+		s.banned, s.n_banned = (*C.uint32_t)(memory(sampling.Banned)), C.uint32_t(len(sampling.Banned))
+		pinner.Pin(&sampling.Banned[0])
+	}
 	err := g.handle.use(func(p *C.tgpt_generator) error {
 		return g.shared.withWorker(func(w *C.tgpt_worker) error {
 			var e C.tgpt_error
-			return failure(C.tgpt_generate(p, w, &s, C.size_t(n), (*C.tgpt_packet)(memory(packets)),
-				C.size_t(len(packets)), (*C.uint64_t)(memory(offsets)), nil, &e), &e)
+			return failure(call(p, w, &s, packets, offsets, &e), &e)
 		})
 	})
 	if err != nil {

@@ -164,6 +164,55 @@ func TestGenerateIsRepeatable(t *testing.T) {
 	}
 }
 
+func TestContinueGoesOnAsItWas(t *testing.T) {
+	generator, err := native(t).OpenGenerator(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer generator.Close()
+	sampling := trafficgpt.DefaultSampling(7)
+	all, err := generator.Generate(40, sampling)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(n int) (begun trafficgpt.Batch) {
+		for i := range all.Len() {
+			begun.Append(all.Flow(i)[:min(n, len(all.Flow(i)))]...)
+		}
+		return begun
+	}
+	all, err = generator.Continue(begin(1), sampling)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := generator.Continue(begin(5), sampling)
+	if err != nil || !reflect.DeepEqual(again, all) {
+		t.Errorf("flows that were cut after 5 packets went on otherwise, or %v", err)
+	}
+	sampling.MinPackets, sampling.MaxPackets = 9, 9
+	sampling.Banned = []uint32{0, 1, 2}
+	some, err := generator.Continue(begin(5), sampling)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range some.Len() {
+		if n := len(some.Flow(i)); n != 9 {
+			t.Errorf("flow %d has %d packets", i, n)
+		}
+	}
+	sampling.MinPackets, sampling.MaxPackets = 0, 3
+	if _, err := generator.Continue(begin(5), sampling); !errors.Is(err, trafficgpt.ErrInvalid) {
+		t.Errorf("flows that are too long already: %v", err)
+	}
+	sampling.MaxPackets, sampling.Banned = 0, []uint32{1 << 31}
+	if _, err := generator.Generate(1, sampling); !errors.Is(err, trafficgpt.ErrInvalid) {
+		t.Errorf("a token that there is not: %v", err)
+	}
+	if none, err := generator.Continue(trafficgpt.Batch{}, trafficgpt.DefaultSampling(1)); err != nil || none.Len() != 0 {
+		t.Errorf("no flows: %v, %v", none, err)
+	}
+}
+
 // What the model generates it finds likelier than the same packets in disorder of sizes.
 func TestScoreKnowsItsOwnFlows(t *testing.T) {
 	generator, err := native(t).OpenGenerator(model)

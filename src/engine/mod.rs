@@ -82,6 +82,11 @@ pub trait Session: Send {
     /// Number of logits of a row.
     fn vocab_size(&self) -> usize;
 
+    /// How many flows are best decoded side by side; any other number gives the same logits.
+    fn best_slots(&self) -> usize {
+        64
+    }
+
     /// Begins a decode with room for `slots` flows of up to `n_positions` tokens, all of them empty. Ends the one
     /// before.
     fn begin(&mut self, slots: usize) -> Result<()>;

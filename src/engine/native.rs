@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Most bytes that the caches of one decode may take: 64 GiB.
 const MAX_CACHE: usize = 64 << 30;
 
+/// Most weights that stay in the processor's cache from step to step: 16 MiB.
+const WEIGHTS_NEAR: usize = 4 << 20;
+
 /// The network, shared by every session.
 pub struct Native {
     network: Network,
@@ -128,6 +131,13 @@ impl Session for NativeSession {
 
     fn vocab_size(&self) -> usize {
         self.engine.network.config().vocab_size
+    }
+
+    fn best_slots(&self) -> usize {
+        // A step reads all weights, and every flow's own cache: where the weights stay in the processor's cache, few flows
+        // at a time leave room for theirs; where they do not, many share the way of the weights from memory.
+        let per_thread = if self.engine.network.weights().data().len() <= WEIGHTS_NEAR { 16 } else { 64 };
+        per_thread * self.engine.threads
     }
 
     fn begin(&mut self, slots: usize) -> Result<()> {

@@ -11,7 +11,7 @@ use super::names::{self, Names};
 use super::worker::tgpt_worker;
 use crate::error::{Error, Kind, Result};
 use crate::generator::Generator;
-use crate::packet::Packet;
+use crate::packet::{Packet, Ragged};
 use crate::sampling::{Decode, Sampling};
 use std::ffi::c_char;
 use std::ptr;
@@ -60,22 +60,43 @@ pub struct tgpt_sampling {
     pub temperature: f32,
     /// TGPT_SAMPLE_PACKETS, or 0.
     pub flags: u32,
+    /// No flow ends before it has as many packets, at most tgpt_generator_max_packets; 0 or 1: any may.
+    pub min_packets: u32,
+    /// Number of tokens in `banned`.
+    pub n_banned: u32,
+    /// Tokens that do not come, less than tgpt_quantizer_n_tokens; that number itself stands for the end of a flow,
+    /// without which all have `max_packets`. NULL where `n_banned` is 0.
+    pub banned: *const u32,
     /// 0.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 2],
 }
 
 impl tgpt_sampling {
     /// The crate's own form. Its values are checked where they are used.
-    fn convert(&self) -> Result<Sampling> {
+    ///
+    /// # Safety
+    /// `pointer` is NULL or points to what its first bytes say, and `banned` in it to `n_banned` tokens.
+    unsafe fn read(pointer: *const Self) -> Result<Sampling> {
+        // SAFETY: the caller's promise; zeros are a legal struct.
+        unsafe { args::sized(pointer, size_of::<Self>(), "sampling")?.convert() }
+    }
+
+    /// # Safety
+    /// `banned` is NULL or points to `n_banned` tokens.
+    unsafe fn convert(&self) -> Result<Sampling> {
         args::reserved(&self.reserved, "sampling")?;
         if self.flags & !TGPT_SAMPLE_PACKETS != 0 {
             return Err(Error::invalid(format!("sampling.flags is {:#x}; no other than 1 is known", self.flags)));
         }
+        // SAFETY: the caller's promise.
+        let banned = unsafe { args::slice(self.banned, self.n_banned as usize, "sampling.banned") }?;
         Ok(Sampling {
             seed: self.seed,
             first_flow: self.first_flow,
             class: (self.class_id != TGPT_UNKNOWN).then_some(self.class_id),
+            min_packets: self.min_packets,
             max_packets: self.max_packets,
+            banned: banned.to_vec(),
             top_k: self.top_k,
             top_p: self.top_p,
             temperature: self.temperature,
@@ -165,7 +186,7 @@ pub unsafe extern "C" fn tgpt_generator_max_packets(generator: *const tgpt_gener
 /// `needed`: NULL, or gets the number of packets of all the flows, also with TGPT_E_NOSPACE.
 /// Errors: TGPT_E_NOSPACE where `cap` is less than what is needed: nothing but `*needed` is written, and the same call
 /// with enough room gives the flows. TGPT_E_INVALID for a class that is not there, a value out of its range, more
-/// flows than 2^24, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
+/// flows than 2^24, a banned token that is none, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
 /// TGPT_E_RUNTIME from the engine.
 /// Threads: any number on one generator, each with its own worker.
 /// Since: 0.1.0.
@@ -185,35 +206,107 @@ pub unsafe extern "C" fn tgpt_generate(
         // SAFETY: the contract of the header.
         let (state, worker) = unsafe { (handle::get(generator)?, handle::get(worker)?) };
         call.log_to(state.context.log);
-        // SAFETY: the contract of the header; zeros are a legal struct.
-        let sampling = unsafe { args::sized(sampling, size_of::<tgpt_sampling>(), "sampling") }?.convert()?;
-        let n_offsets = args::count(n_flows, 1, 1, "n_flows")?;
         // SAFETY: the contract of the header.
-        let (packets, offsets) =
-            unsafe { (args::slice_mut(packets, cap, "packets")?, args::slice_mut(offsets, n_offsets, "offsets")?) };
-        let needed = match needed.is_null() {
-            true => None,
-            // SAFETY: the contract of the header.
-            false => Some(unsafe { args::out(needed, "needed") }?),
-        };
+        let (sampling, room) =
+            unsafe { (tgpt_sampling::read(sampling)?, Room::new(packets, cap, offsets, n_flows, needed)?) };
         let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
         let held = &mut *held;
         held.rows.clear();
         state.generator.generate(&mut held.worker, &sampling, n_flows, &mut held.rows)?;
-        let flows = held.rows.as_ragged();
-        let total = flows.total();
-        if let Some(needed) = needed {
-            needed.write(total);
-        }
-        let Some(room) = packets.get_mut(..total) else {
-            return Err(Error::new(Kind::NoSpace, format!("the flows have {total} packets; cap is {cap}")));
-        };
-        room.copy_from_slice(flows.values());
-        offsets.copy_from_slice(flows.offsets());
-        Ok(())
+        room.write(held.rows.as_ragged())
     };
     // SAFETY: the contract of the header.
     unsafe { guard(error, body) }
+}
+
+/// Continues `n_flows` flows whose first packets are given: each is written whole, first the packets given as they are,
+/// then those drawn. Flow `i` depends on `sampling`, `i` and its own packets alone.
+///
+/// A packet's draw depends on the seed, the flow's number and its place in the flow: with the seed and number that a
+/// flow was generated with, it goes on as it did.
+///
+/// `begun`, `begun_offsets`: flow `i` begins with `begun[begun_offsets[i] .. begun_offsets[i + 1]]`, as in tgpt_classify:
+/// at most as many packets as a flow may have; with none it is a new flow, as of tgpt_generate.
+/// `packets`, `cap`, `offsets`, `needed`: as of tgpt_generate, whose errors these are.
+/// Errors: TGPT_E_INVALID also for a flow with too many packets, a packet that is none, offsets that do not rise.
+/// Threads: any number on one generator, each with its own worker.
+/// Since: 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tgpt_continue(
+    generator: *const tgpt_generator,
+    worker: *mut tgpt_worker,
+    sampling: *const tgpt_sampling,
+    begun: *const Packet,
+    begun_offsets: *const u64,
+    n_flows: usize,
+    packets: *mut Packet,
+    cap: usize,
+    offsets: *mut u64,
+    needed: *mut usize,
+    error: *mut tgpt_error,
+) -> tgpt_status {
+    let body = |call: &Call| {
+        // SAFETY: the contract of the header.
+        let (state, worker) = unsafe { (handle::get(generator)?, handle::get(worker)?) };
+        call.log_to(state.context.log);
+        // SAFETY: the contract of the header.
+        let (sampling, begun, room) = unsafe {
+            (
+                tgpt_sampling::read(sampling)?,
+                args::flows(begun, begun_offsets, n_flows)?,
+                Room::new(packets, cap, offsets, n_flows, needed)?,
+            )
+        };
+        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
+        let held = &mut *held;
+        held.rows.clear();
+        state.generator.continue_flows(&mut held.worker, &sampling, begun, &mut held.rows)?;
+        room.write(held.rows.as_ragged())
+    };
+    // SAFETY: the contract of the header.
+    unsafe { guard(error, body) }
+}
+
+/// Where a call writes its flows.
+struct Room<'a> {
+    packets: &'a mut [Packet],
+    offsets: &'a mut [u64],
+    needed: Option<args::Out<usize>>,
+}
+
+impl<'a> Room<'a> {
+    /// # Safety
+    /// Each pointer is NULL or points to as many values as are asked for, which nobody else uses.
+    unsafe fn new(
+        packets: *mut Packet,
+        cap: usize,
+        offsets: *mut u64,
+        n_flows: usize,
+        needed: *mut usize,
+    ) -> Result<Self> {
+        let n_offsets = args::count(n_flows, 1, 1, "n_flows")?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            Ok(Self {
+                packets: args::slice_mut(packets, cap, "packets")?,
+                offsets: args::slice_mut(offsets, n_offsets, "offsets")?,
+                needed: if needed.is_null() { None } else { Some(args::out(needed, "needed")?) },
+            })
+        }
+    }
+
+    fn write(self, flows: Ragged<'_, Packet>) -> Result<()> {
+        let (total, cap) = (flows.total(), self.packets.len());
+        if let Some(needed) = self.needed {
+            needed.write(total);
+        }
+        let Some(packets) = self.packets.get_mut(..total) else {
+            return Err(Error::new(Kind::NoSpace, format!("the flows have {total} packets; cap is {cap}")));
+        };
+        packets.copy_from_slice(flows.values());
+        self.offsets.copy_from_slice(flows.offsets());
+        Ok(())
+    }
 }
 
 /// Scores flows by how likely the model is to generate them: what is unlike the traffic it has seen scores high.

@@ -4,15 +4,17 @@ use super::buffers::grown;
 use super::config::Config;
 use super::infer::Lane;
 use super::network::Network;
-use super::tile::{rows_product, weighted_sum};
+use super::tile::{block_products, weighted_sum};
 use crate::backend::packed::End;
 use crate::backend::simd::{LANES, exponentials};
 use crate::tokens::Token;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Where keys and values of a flow lie. Keys are transposed, so that a query meets all of them in one vector loop.
+/// Where keys and values of a flow lie. The keys of `LANES` positions are a block `[head_dim, LANES]`, so that a query
+/// meets them in one vector loop, and those of any number of positions are one piece of memory.
 #[derive(Clone, Copy)]
 struct Layout {
+    n_head: usize,
     head_dim: usize,
     /// `n_positions` rounded up.
     positions: usize,
@@ -24,10 +26,10 @@ impl Layout {
     fn new(config: &Config) -> Self {
         let head_dim = config.head_dim();
         let up = |n: usize| n.next_multiple_of(LANES);
-        Self { head_dim, positions: up(config.n_positions), width: up(head_dim) }
+        Self { n_head: config.n_head, head_dim, positions: up(config.n_positions), width: up(head_dim) }
     }
 
-    /// Values of one head's keys `[head_dim, positions]` and of its values `[positions, width]`.
+    /// Values of one head's keys `[positions / LANES, head_dim, LANES]` and of its values `[positions, width]`.
     fn sizes(self) -> (usize, usize) {
         (self.head_dim * self.positions, self.positions * self.width)
     }
@@ -51,33 +53,15 @@ impl Slot {
     pub fn new(config: &Config) -> Self {
         Self { len: 0, cache: vec![0.0; Self::size(config)] }
     }
-
-    /// Appends a token's keys and values in `layer` and attends to all up to it: `qkv` `[3d]` to `out` `[d]`.
-    fn attend(&mut self, config: &Config, layer: usize, qkv: &[f32], scores: &mut [f32], out: &mut [f32]) {
-        let layout = Layout::new(config);
-        let (d, dim, at) = (config.n_embd, layout.head_dim, self.len);
-        let (keys, values) = layout.sizes();
-        let size = keys + values;
-        let heads = self.cache[layer * config.n_head * size..].chunks_exact_mut(size);
-        for (head, (cache, out)) in heads.zip(out.chunks_exact_mut(dim)).enumerate() {
-            let part = |i: usize| &qkv[i * d + head * dim..i * d + (head + 1) * dim];
-            let (keys, values) = cache.split_at_mut(keys);
-            for (row, k) in keys.chunks_exact_mut(layout.positions).zip(part(1)) {
-                row[at] = *k;
-            }
-            values[at * layout.width..at * layout.width + dim].copy_from_slice(part(2));
-            Arch::new().dispatch(Attend { layout, n: at + 1, query: part(0), keys, values, scratch: scores, out });
-        }
-    }
 }
 
-/// One query's attention to the first `n` positions of a head.
+/// Appends the keys and values of each flow's new token in a layer, and lets it attend to all up to it: `qkv` `[3d]`
+/// to `out` `[d]`, a row for each of `slots`.
 struct Attend<'a> {
     layout: Layout,
-    n: usize,
-    query: &'a [f32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    layer: usize,
+    slots: &'a mut [Slot],
+    qkv: &'a [f32],
     scratch: &'a mut [f32],
     out: &'a mut [f32],
 }
@@ -87,15 +71,45 @@ impl WithSimd for Attend<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { layout, n, query, keys, values, scratch, out } = self;
-        let Layout { head_dim, positions, width } = layout;
+        let Self { layout, layer, slots, qkv, scratch, out } = self;
+        let Layout { n_head, head_dim, positions, width } = layout;
+        let d = n_head * head_dim;
+        let (keys_size, values_size) = layout.sizes();
+        let size = keys_size + values_size;
         let (scores, sums) = scratch.split_at_mut(positions);
-        let padded = n.next_multiple_of(LANES);
-        rows_product::<S, 1>(simd, query, head_dim, keys, positions, head_dim, padded, scores, padded);
-        let (_, sum) = exponentials(&mut scores[..padded], n, 1.0 / (head_dim as f32).sqrt());
-        weighted_sum(simd, &scores[..n], values, width, sums);
-        for (out, s) in out.iter_mut().zip(sums) {
-            *out = *s / sum;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let heads = layer * n_head * size..(layer + 1) * n_head * size;
+        for (i, (qkv, out)) in qkv.chunks_exact(3 * d).zip(out.chunks_exact_mut(d)).enumerate() {
+            let (slot, later) = slots[i..].split_at_mut(1);
+            let at = slot[0].len;
+            let (n_blocks, lane) = (at / LANES + 1, at % LANES);
+            let mut rest = &mut slot[0].cache[heads.clone()];
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let part = |i: usize| &qkv[i * d + head * head_dim..i * d + (head + 1) * head_dim];
+                let (cache, tail) = std::mem::take(&mut rest).split_at_mut(size);
+                rest = tail;
+                let (keys, values) = cache.split_at_mut(keys_size);
+                let keys = &mut keys[..n_blocks * head_dim * LANES];
+                let newest = &mut keys[(n_blocks - 1) * head_dim * LANES..];
+                for (row, k) in newest.as_chunks_mut::<LANES>().0.iter_mut().zip(part(1)) {
+                    row[lane] = *k;
+                }
+                values[at * width..at * width + head_dim].copy_from_slice(part(2));
+
+                // A cache is read once a step and seldom near: each part of it is asked for while the one before is read.
+                block_products(simd, part(0), keys, values, scores);
+                let (_, whole) = exponentials(&mut scores[..n_blocks * LANES], at + 1, scale);
+                let scores = &scores[..=at];
+                let next = match (&*rest, later.first()) {
+                    ([], Some(slot)) => &slot.cache[heads.clone()],
+                    ([], None) => &*values,
+                    (next, _) => next,
+                };
+                weighted_sum(simd, scores, values, next, width, sums);
+                for (out, s) in out.iter_mut().zip(&*sums) {
+                    *out = *s / whole;
+                }
+            }
         }
     }
 }
@@ -119,9 +133,7 @@ impl Decoder {
         self.positions.clear();
         self.positions.extend(slots.iter().map(|slot| slot.len));
         let hidden = self.lane.run(network, tokens, &self.positions, |layer, qkv, out| {
-            for ((slot, qkv), out) in slots.iter_mut().zip(qkv.chunks_exact(3 * d)).zip(out.chunks_exact_mut(d)) {
-                slot.attend(config, layer, qkv, scores, out);
-            }
+            Arch::new().dispatch(Attend { layout, layer, slots, qkv, scratch: scores, out });
         });
         slots.iter_mut().for_each(|slot| slot.len += 1);
         network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());

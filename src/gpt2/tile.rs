@@ -3,13 +3,15 @@
 //! Sequences are at most a few hundred tokens and heads 32 to 64 wide, so a general matrix product would spend its time
 //! on packing; and only these know that half of the scores do not exist.
 
+use crate::backend::prefetch::prefetch;
+use crate::backend::simd::LANES;
 use pulp::Simd;
 
 /// Rows of a block of queries, computed together.
 pub(super) const ROWS: usize = 4;
 
 /// `c[r][..n] = sum over l < k of a[r][l] b[l][..n]` for `R` rows. `a` and `c` have rows of `a_stride` and `c_stride`
-/// values, `b` of `b_stride`; `n` is a multiple of [`LANES`](crate::backend::simd::LANES).
+/// values, `b` of `b_stride`; `n` is a multiple of [`LANES`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn rows_product<S: Simd, const R: usize>(
@@ -24,15 +26,6 @@ pub(super) fn rows_product<S: Simd, const R: usize>(
     c_stride: usize,
 ) {
     let mut j = 0;
-    // One row has only its columns to keep the multipliers busy with.
-    while R == 1 && j + 8 * S::F32_LANES <= n {
-        rows_product_at::<S, R, 8>(simd, a, a_stride, b, b_stride, k, j, c, c_stride);
-        j += 8 * S::F32_LANES;
-    }
-    while R == 1 && j + 4 * S::F32_LANES <= n {
-        rows_product_at::<S, R, 4>(simd, a, a_stride, b, b_stride, k, j, c, c_stride);
-        j += 4 * S::F32_LANES;
-    }
     while j + 2 * S::F32_LANES <= n {
         rows_product_at::<S, R, 2>(simd, a, a_stride, b, b_stride, k, j, c, c_stride);
         j += 2 * S::F32_LANES;
@@ -118,23 +111,74 @@ pub(super) fn rows_outer<S: Simd>(
     }
 }
 
-/// `c[..n] = sum over l < a.len() of a[l] b[l][..n]`: [`rows_product`] of one row over a long sum. Four sums at a time,
-/// as a chain of one would wait for every addition. `n` is the stride of `b` and a multiple of `LANES`.
+/// `c[b][..] = sum over l < a.len() of a[l] blocks[b][l][..]`: the products of one row with columns that lie in blocks
+/// `[a.len(), LANES]`, so that any number of columns is one piece of memory. `c` is `[blocks, LANES]`. `ahead`, at least
+/// as long as `blocks`, is what will be read next, and is asked for meanwhile.
 #[inline(always)]
-pub(super) fn weighted_sum<S: Simd>(simd: S, a: &[f32], b: &[f32], n: usize, c: &mut [f32]) {
-    let (fours, rest) = a.as_chunks::<4>();
-    for j in (0..n).step_by(S::F32_LANES) {
-        let mut sums = [simd.splat_f32s(0.0); 4];
-        for (i, four) in fours.iter().enumerate() {
-            for r in 0..4 {
-                sums[r] = simd.mul_add_e_f32s(simd.splat_f32s(four[r]), row::<S>(b, 4 * i + r, n, j), sums[r]);
+pub(super) fn block_products<S: Simd>(simd: S, a: &[f32], blocks: &[f32], ahead: &[f32], c: &mut [f32]) {
+    let size = a.len() * LANES;
+    for ((block, ahead), c) in blocks.chunks_exact(size).zip(ahead.chunks_exact(size)).zip(c.chunks_exact_mut(LANES)) {
+        let (rows, ahead) = (block.as_chunks::<LANES>().0, ahead.as_chunks::<LANES>().0);
+        for j in (0..LANES).step_by(S::F32_LANES) {
+            // Four sums at a time, as a chain of one would wait for every addition.
+            let mut sums = [simd.splat_f32s(0.0); 4];
+            for (l, ((x, row), ahead)) in a.iter().zip(rows).zip(ahead).enumerate() {
+                if j == 0 {
+                    prefetch(ahead);
+                }
+                let columns = S::as_simd_f32s(&row[j..j + S::F32_LANES]).0[0];
+                sums[l % 4] = simd.mul_add_e_f32s(simd.splat_f32s(*x), columns, sums[l % 4]);
             }
+            let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+            S::as_mut_simd_f32s(&mut c[j..j + S::F32_LANES]).0[0] = sum;
         }
-        for (r, x) in rest.iter().enumerate() {
-            sums[r] = simd.mul_add_e_f32s(simd.splat_f32s(*x), row::<S>(b, 4 * fours.len() + r, n, j), sums[r]);
+    }
+}
+
+/// `c[..n] = sum over l < a.len() of a[l] b[l][..n]`: [`rows_product`] of one row over a long sum. `n` is the stride of
+/// `b` and a multiple of `LANES`. `ahead`, at least as long as what is read of `b`, is what will be read next, and is
+/// asked for meanwhile.
+#[inline(always)]
+pub(super) fn weighted_sum<S: Simd>(simd: S, a: &[f32], b: &[f32], ahead: &[f32], n: usize, c: &mut [f32]) {
+    let mut j = 0;
+    while j + 2 * S::F32_LANES <= n {
+        weighted_sum_at::<S, 2>(simd, a, b, ahead, n, j, c);
+        j += 2 * S::F32_LANES;
+    }
+    while j < n {
+        weighted_sum_at::<S, 1>(simd, a, b, ahead, n, j, c);
+        j += S::F32_LANES;
+    }
+}
+
+/// `G` registers of [`weighted_sum`], from column `j` on. Four sums each at a time, as a chain of one would wait for
+/// every addition.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn weighted_sum_at<S: Simd, const G: usize>(
+    simd: S,
+    a: &[f32],
+    b: &[f32],
+    ahead: &[f32],
+    n: usize,
+    j: usize,
+    c: &mut [f32],
+) {
+    let mut sums = [[simd.splat_f32s(0.0); G]; 4];
+    for (l, ((x, row), ahead)) in a.iter().zip(b.chunks_exact(n)).zip(ahead.chunks_exact(n)).enumerate() {
+        let factor = simd.splat_f32s(*x);
+        let columns = S::as_simd_f32s(&row[j..j + G * S::F32_LANES]).0;
+        for g in 0..G {
+            if (j + g * S::F32_LANES).is_multiple_of(LANES) {
+                prefetch(&ahead[j + g * S::F32_LANES]);
+            }
+            sums[l % 4][g] = simd.mul_add_e_f32s(factor, columns[g], sums[l % 4][g]);
         }
-        let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
-        S::as_mut_simd_f32s(&mut c[j..j + S::F32_LANES]).0[0] = sum;
+    }
+    for g in 0..G {
+        let sum = simd.add_f32s(simd.add_f32s(sums[0][g], sums[1][g]), simd.add_f32s(sums[2][g], sums[3][g]));
+        let from = j + g * S::F32_LANES;
+        S::as_mut_simd_f32s(&mut c[from..from + S::F32_LANES]).0[0] = sum;
     }
 }
 
@@ -147,7 +191,6 @@ fn row<S: Simd>(b: &[f32], l: usize, stride: usize, j: usize) -> S::f32s {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::simd::LANES;
     use pulp::WithSimd;
 
     struct Both<'a> {
@@ -158,27 +201,42 @@ mod tests {
         c: &'a mut [f32],
         outer: &'a mut [f32],
         one: &'a mut [f32],
+        blocks: &'a [f32],
+        columns: &'a mut [f32],
     }
 
     impl WithSimd for Both<'_> {
         type Output = ();
 
         fn with_simd<S: Simd>(self, simd: S) {
-            let Both { k, n, a, b, c, outer, one } = self;
+            let Both { k, n, a, b, c, outer, one, blocks, columns } = self;
             rows_product::<S, ROWS>(simd, a, k, b, n, k, n, c, n);
             rows_outer(simd, a, k, c, n, k, n, outer, n);
-            weighted_sum(simd, &a[..k], b, n, one);
+            weighted_sum(simd, &a[..k], b, b, n, one);
+            block_products(simd, &a[..k], blocks, blocks, columns);
         }
     }
 
     #[test]
     fn tiles_equal_the_definition_with_every_instruction_set() {
-        let (k, n) = (7, 3 * LANES);
+        let (k, n, n_blocks) = (7, 3 * LANES, 6);
         let a: Vec<f32> = (0..ROWS * k).map(|i| (i % 5) as f32 - 2.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 11) as f32 - 5.0).collect();
+        let blocks: Vec<f32> = (0..n_blocks * k * LANES).map(|i| (i % 13) as f32 - 6.0).collect();
         for scalar in [false, true] {
             let (mut c, mut outer, mut one) = (vec![9.0; ROWS * n], vec![1.0; k * n], vec![9.0; n]);
-            let both = Both { k, n, a: &a, b: &b, c: &mut c, outer: &mut outer, one: &mut one };
+            let mut columns = vec![9.0; n_blocks * LANES];
+            let both = Both {
+                k,
+                n,
+                a: &a,
+                b: &b,
+                c: &mut c,
+                outer: &mut outer,
+                one: &mut one,
+                blocks: &blocks,
+                columns: &mut columns,
+            };
             if scalar {
                 both.with_simd(pulp::Scalar);
             } else {
@@ -190,6 +248,11 @@ mod tests {
                 }
             }
             assert_eq!(one, c[..n]);
+            for (i, column) in columns.iter().enumerate() {
+                let (block, lane) = (i / LANES, i % LANES);
+                let expected = (0..k).map(|l| a[l] * blocks[(block * k + l) * LANES + lane]).sum::<f32>();
+                assert_eq!(*column, expected);
+            }
             for l in 0..k {
                 for j in 0..n {
                     assert_eq!(outer[l * n + j], 1.0 + (0..ROWS).map(|r| a[r * k + l] * c[r * n + j]).sum::<f32>());

@@ -51,6 +51,9 @@ int main(void) {
   FIELD(tgpt_sampling, top_p);
   FIELD(tgpt_sampling, temperature);
   FIELD(tgpt_sampling, flags);
+  FIELD(tgpt_sampling, min_packets);
+  FIELD(tgpt_sampling, n_banned);
+  FIELD(tgpt_sampling, banned);
   FIELD(tgpt_sampling, reserved);
   STRUCT(tgpt_observation);
   FIELD(tgpt_observation, ts_ns);

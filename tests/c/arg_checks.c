@@ -227,7 +227,9 @@ static void classifiers(const tgpt_classifier *classifier, tgpt_worker *worker, 
 
 static void generators(const tgpt_generator *generator, tgpt_worker *worker, const tgpt_context *context) {
   const tgpt_generator *wrong = (const tgpt_generator *)(const void *)context;
-  const uint64_t empty[3] = {0, 0, 3};
+  const uint64_t empty[3] = {0, 0, 3}, falling[3] = {0, 3, 2}, late[3] = {1, 2, 3};
+  const tgpt_packet no_packet[3] = {{100, 0.0f}, {100, -1.0f}, {100, 0.0f}};
+  uint32_t no_token[2] = {UINT32_MAX, 0};
   tgpt_worker *no_worker = (tgpt_worker *)(void *)(size_t)context;
   const tgpt_sampling init = TGPT_SAMPLING_INIT;
   tgpt_sampling s = init;
@@ -269,13 +271,50 @@ static void generators(const tgpt_generator *generator, tgpt_worker *worker, con
   FIELD("temperature", temperature, 1e9f);
   FIELD("flags", flags, 2);
   FIELD("sampling.reserved", reserved[0], 1);
-  FIELD("sampling.reserved", reserved[3], 1);
+  FIELD("sampling.reserved", reserved[1], 1);
+  FIELD("min_packets", min_packets, tgpt_generator_max_packets(generator) + 1);
+  FIELD("sampling.banned is NULL", n_banned, 1);
+#define BANNED(named, tokens, n) (s = init, s.banned = (tokens), s.n_banned = (n), INVALID(named, WITH(&s)))
+  BANNED("token 4294967295 is banned", no_token, 1);
+  BANNED("banned is not aligned", ODD(uint32_t, no_token), 1);
+  s = init;
+  s.max_packets = 4;
+  s.min_packets = 5;
+  INVALID("min_packets", WITH(&s));
   memset(&larger, 0, sizeof larger);
   larger.sampling = init;
   larger.sampling.type_size = sizeof larger;
   larger.newer = 1;
   INVALID("sampling", WITH(&larger.sampling));
   CHECK(tgpt_generate(NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL) == TGPT_E_INVALID);
+
+#define CONTINUE(g, w, s, begun, at, n, packets, cap, offsets, needed) \
+  tgpt_continue(g, w, s, begun, at, n, packets, cap, offsets, needed, &e)
+#define BEGUN(begun, at, n) CONTINUE(generator, worker, &s, begun, at, n, out.packets, 64, out.offsets, &out.needed)
+  s = init;
+  s.max_packets = 4;
+  INVALID("generator is NULL", CONTINUE(NULL, worker, &s, good, two, 2, out.packets, 64, out.offsets, &out.needed));
+  INVALID("generator", CONTINUE(wrong, worker, &s, good, two, 2, out.packets, 64, out.offsets, &out.needed));
+  INVALID("worker is NULL", CONTINUE(generator, NULL, &s, good, two, 2, out.packets, 64, out.offsets, &out.needed));
+  INVALID("worker", CONTINUE(generator, no_worker, &s, good, two, 2, out.packets, 64, out.offsets, &out.needed));
+  INVALID("sampling is NULL",
+          CONTINUE(generator, worker, NULL, good, two, 2, out.packets, 64, out.offsets, &out.needed));
+  INVALID("packets is NULL", CONTINUE(generator, worker, &s, good, two, 2, NULL, 64, out.offsets, &out.needed));
+  INVALID("offsets is NULL", CONTINUE(generator, worker, &s, good, two, 2, out.packets, 64, NULL, &out.needed));
+  INVALID("needed is not aligned",
+          CONTINUE(generator, worker, &s, good, two, 2, out.packets, 64, out.offsets, ODD(size_t, &out.needed)));
+  INVALID("packets is NULL", BEGUN(NULL, two, 2));
+  INVALID("packets is not aligned", BEGUN(ODD(tgpt_packet, good), two, 2));
+  INVALID("offsets is NULL", BEGUN(good, NULL, 2));
+  INVALID("offsets", BEGUN(good, falling, 2));
+  INVALID("offsets", BEGUN(good, late, 2));
+  INVALID("n_flows", BEGUN(good, two, (size_t)-1));
+  INVALID("flow 1", BEGUN(no_packet, two, 2));
+  s.max_packets = 1;
+  INVALID("flow 1 has 2 packets already", BEGUN(good, two, 2));
+  s.class_id = tgpt_generator_n_classes(generator);
+  INVALID("class", BEGUN(good, two, 2));
+  CHECK(tgpt_continue(NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL) == TGPT_E_INVALID);
 
 #define SCORE(g, w, class_id, packets, offsets, n, nll) tgpt_score(g, w, class_id, packets, offsets, n, nll, &e)
   INVALID("generator is NULL", SCORE(NULL, worker, 0, good, two, 2, out.values));

@@ -81,6 +81,44 @@ static void classify(const tgpt_context *context, tgpt_worker *worker, const cha
   free(embeddings);
 }
 
+/* Goes on with the first half of each flow; then so that none is short and two tokens do not come. */
+static void continue_flows(const tgpt_generator *generator, tgpt_worker *worker, tgpt_sampling sampling,
+                           const tgpt_packet *flows, const uint64_t *offsets, size_t n) {
+  const uint32_t banned[2] = {3, 5};
+  const uint64_t none[1] = {0};
+  tgpt_packet *begun = NEW(tgpt_packet, offsets[n]), *packets = NEW(tgpt_packet, n * 12);
+  uint64_t *halves = NEW(uint64_t, n + 1), *got = NEW(uint64_t, n + 1);
+  size_t i, needed = 0;
+  tgpt_error e;
+  uint64_t j;
+  for (i = 0; i < n; ++i) {
+    const uint64_t half = (offsets[i + 1] - offsets[i]) / 2;
+    halves[i + 1] = halves[i] + half;
+    for (j = 0; j < half; ++j) begun[halves[i] + j] = flows[offsets[i] + j];
+  }
+  CHECK(tgpt_continue(generator, worker, &sampling, begun, halves, n, NULL, 0, got, &needed, &e) == TGPT_E_NOSPACE);
+  MUST(tgpt_continue(generator, worker, &sampling, begun, halves, n, packets, n * 12, got, NULL, &e));
+  CHECK(got[n] == needed);
+  for (i = 0; i < n; ++i) {
+    for (j = 0; j < halves[i + 1] - halves[i]; ++j) CHECK(packets[got[i] + j].size == begun[halves[i] + j].size);
+    print_flow(packets, got[i], got[i + 1]);
+  }
+  sampling.min_packets = 8;
+  sampling.banned = banned;
+  sampling.n_banned = 2;
+  MUST(tgpt_continue(generator, worker, &sampling, begun, halves, n, packets, n * 12, got, NULL, &e));
+  for (i = 0; i < n; ++i) {
+    CHECK(got[i + 1] - got[i] >= 8);
+    print_flow(packets, got[i], got[i + 1]);
+  }
+  MUST(tgpt_continue(generator, worker, &sampling, NULL, none, 0, NULL, 0, got, &needed, &e));
+  CHECK(got[0] == 0 && needed == 0);
+  free(begun);
+  free(packets);
+  free(halves);
+  free(got);
+}
+
 static void generate(const tgpt_context *context, tgpt_worker *worker, const char *bundle) {
   enum { N = 9 };
   tgpt_sampling sampling = TGPT_SAMPLING_INIT;
@@ -113,6 +151,7 @@ static void generate(const tgpt_context *context, tgpt_worker *worker, const cha
   MUST(tgpt_generate(generator, worker, &sampling, N, packets, needed, offsets, &written, &e));
   CHECK(written == needed && offsets[N] == needed);
   for (i = 0; i < N; ++i) print_flow(packets, offsets[i], offsets[i + 1]);
+  continue_flows(generator, worker, sampling, packets, offsets, N);
   MUST(tgpt_score(generator, worker, 1, packets, offsets, N, nll, &e));
   MUST(tgpt_score(generator, worker, TGPT_UNKNOWN, packets, offsets, N, nll + N, &e));
   for (i = 0; i < 2 * N; ++i) {

@@ -73,6 +73,18 @@ static void generate(const tgpt::context &context, tgpt::worker &worker, const c
   const tgpt::rows flows = generator.generate(worker, sampling, 9).value();
   CHECK(flows.size() == 9);
   for (std::size_t i = 0; i < flows.size(); ++i) print_flow(flows[i]);
+  tgpt::rows halves;
+  for (std::size_t i = 0; i < flows.size(); ++i) halves.push_back(flows[i].first(flows[i].size() / 2));
+  const std::uint32_t banned[] = {3, 5};
+  tgpt::sampling longer = sampling;
+  longer.min_packets = 8;
+  longer.banned = banned;
+  longer.n_banned = 2;
+  for (const tgpt::sampling &how : {sampling, longer}) {
+    const tgpt::rows whole = generator.continue_flows(worker, how, halves).value();
+    for (std::size_t i = 0; i < whole.size(); ++i) print_flow(whole[i]);
+  }
+  CHECK(generator.continue_flows(worker, sampling, {}).value().size() == 0);
   std::vector<float> nll(flows.size()), of_any(flows.size());
   generator.score(worker, 1, flows, nll).value();
   generator.score(worker, TGPT_UNKNOWN, flows, of_any).value();
@@ -90,6 +102,16 @@ static void generate(const tgpt::context &context, tgpt::worker &worker, const c
   for (std::size_t i = 0; i < 10; ++i) {
     const auto a = many[4990 + i], b = last[i];
     CHECK(a.size() == 1 && b.size() == 1 && a[0].size == b[0].size && bits(a[0].ipt_us) == bits(b[0].ipt_us));
+  }
+  sampling.first_flow = 0;
+  sampling.max_packets = 2;
+  const tgpt::rows longer_ones = generator.continue_flows(worker, sampling, many).value();
+  sampling.first_flow = 4990;
+  const tgpt::rows last_ones = generator.continue_flows(worker, sampling, last).value();
+  CHECK(longer_ones.size() == 5000 && last_ones.size() == 10);
+  for (std::size_t i = 0; i < 10; ++i) {
+    const auto a = longer_ones[4990 + i], b = last_ones[i];
+    CHECK(a.size() == b.size() && a[a.size() - 1].size == b[b.size() - 1].size);
   }
 }
 

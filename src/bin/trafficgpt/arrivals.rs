@@ -19,7 +19,7 @@ const MAX_SECONDS: f64 = 80.0 * 365.0 * 86_400.0;
 pub struct ArrivalArgs {
     /// Number of flows.
     #[arg(short, long = "number", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_FLOWS),
-        required_unless_present = "duration", conflicts_with = "duration")]
+        required_unless_present_any = ["duration", "begun"], conflicts_with = "duration")]
     n: Option<u64>,
     /// So many flows begin every second, at even distances.
     #[arg(long, value_name = "N", conflicts_with = "poisson")]
@@ -33,8 +33,8 @@ pub struct ArrivalArgs {
 }
 
 impl ArrivalArgs {
-    /// The beginnings, and their number.
-    pub fn plan(&self, seed: u64) -> Result<(Arrivals, u64)> {
+    /// The beginnings, and their number: `default` where nothing says how many.
+    pub fn plan(&self, seed: u64, default: Option<u64>) -> Result<(Arrivals, u64)> {
         let per_second = self.rate.or(self.poisson);
         for (option, value) in [("--rate", self.rate), ("--poisson", self.poisson), ("--duration", self.duration)] {
             if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
@@ -42,7 +42,8 @@ impl ArrivalArgs {
             }
         }
         let arrivals = Arrivals { seed, next: 0, seconds: 0.0, per_second, poisson: self.poisson.is_some() };
-        let n = match (self.n, self.duration, per_second) {
+        let asked = self.n.or(default.filter(|_| self.duration.is_none()));
+        let n = match (asked, self.duration, per_second) {
             (Some(n), ..) => n,
             (None, Some(_), None) => {
                 return Err(Error::invalid("--duration needs --rate or --poisson, or else it says nothing"));
@@ -115,16 +116,16 @@ mod tests {
 
     #[test]
     fn a_rate_and_a_time_make_a_number() {
-        let (mut arrivals, n) = args(None, Some(4.0), None, Some(2.0)).plan(1).unwrap();
+        let (mut arrivals, n) = args(None, Some(4.0), None, Some(2.0)).plan(1, None).unwrap();
         let begins: Vec<u64> = (0..n).map(|_| arrivals.next_ns().unwrap() - EPOCH_NS).collect();
         assert_eq!(begins, [0, 250, 500, 750, 1000, 1250, 1500, 1750].map(|ms| ms * 1_000_000));
-        assert_eq!(args(Some(5), None, None, None).plan(1).unwrap().0.next_ns(), None);
-        assert_eq!(args(Some(5), Some(0.5), None, None).plan(1).unwrap().1, 5);
+        assert_eq!(args(Some(5), None, None, None).plan(1, None).unwrap().0.next_ns(), None);
+        assert_eq!(args(Some(5), Some(0.5), None, None).plan(1, None).unwrap().1, 5);
     }
 
     #[test]
     fn a_poisson_process_has_its_rate_and_exponential_distances() {
-        let (mut arrivals, n) = args(None, None, Some(200.0), Some(50.0)).plan(7).unwrap();
+        let (mut arrivals, n) = args(None, None, Some(200.0), Some(50.0)).plan(7, None).unwrap();
         assert!((n as f64 - 10_000.0).abs() < 400.0, "{n}: four deviations of the mean are 400");
         let begins: Vec<f64> = (0..n).map(|_| (arrivals.next_ns().unwrap() - EPOCH_NS) as f64 / 1e9).collect();
         assert!(begins.is_sorted() && *begins.last().unwrap() < 50.0 && arrivals.advance() >= 50.0);
@@ -133,7 +134,7 @@ mod tests {
         for t in [0.5, 1.0, 2.0] {
             assert!((above(t / 200.0) - (-t).exp()).abs() < 0.02, "{t}: {}", above(t / 200.0));
         }
-        assert_ne!(args(None, None, Some(200.0), Some(50.0)).plan(8).unwrap().1, n);
+        assert_ne!(args(None, None, Some(200.0), Some(50.0)).plan(8, None).unwrap().1, n);
     }
 
     #[test]
@@ -147,7 +148,7 @@ mod tests {
             (args(None, None, Some(1e-9), Some(1e-9)), "no flow begins"),
             (args(Some(1 << 20), Some(1e-9), None, None), "80 years"),
         ] {
-            let error = bad.plan(1).unwrap_err();
+            let error = bad.plan(1, None).unwrap_err();
             assert!(error.message().contains(says), "{error}");
         }
     }

@@ -5,12 +5,12 @@ use crate::engine::EngineArgs;
 use crate::exit::Outcome;
 use std::path::{Path, PathBuf};
 use trafficgpt::generator::Generator;
-use trafficgpt::packet::Rows;
+use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::table::pcap::{self, Capture, Transport};
-use trafficgpt::train::table::{Row, Writer};
+use trafficgpt::train::table::{Row, Table, Writer};
 use trafficgpt::worker::Worker;
 use trafficgpt::{Error, Kind, Result};
 
@@ -26,7 +26,8 @@ const MAX_PCAP_FLOWS: u64 = 1 << 22;
   trafficgpt generate model.tgpt --class dns -n 500 -o dns.parquet
   trafficgpt generate model.tgpt --class dns -n 500 --seed 7 -o dns.pcap
   trafficgpt generate model.tgpt --class tls --poisson 200 --duration 60 -o minute.pcap
-  trafficgpt generate model.tgpt -n 1000 --temperature 0.8 --top-p 0.95 -o any.jsonl
+  trafficgpt generate model.tgpt --class any -n 1000 --temperature 0.8 --top-p 0.95 -o any.jsonl
+  trafficgpt generate model.tgpt --class tls --continue real.parquet --keep 5 -o continued.parquet
 
 A .pcap holds TCP or UDP packets over IPv4 and Ethernet with nanosecond times, from addresses reserved for \
 documentation, each flow with a 5-tuple of its own. Where more than half of a class's flows begin like TCP connections, all \
@@ -35,13 +36,23 @@ least 28 bytes, one of TCP 40, both at most 65535; sizes beyond are brought to t
 `trafficgpt meter` turns the capture back into the same flows, but for those that begin with a packet of the server (the \
 meter takes whoever sends first for the client) or pause for longer than its idle timeout.
 
+--continue takes the beginnings of flows from a table and draws what comes after: each flow is written whole, first the \
+packets of the table as they are. A flow's first packets say much about it: `--keep 5` draws all but the handshake.
+
 Ctrl-C ends a run early: the flows that are ready are written, and their number is told.")]
 pub struct Args {
     /// The bundle's directory.
     bundle: PathBuf,
-    /// Traffic class; `any` for flows of whatever kind the model thinks likely.
-    #[arg(long, value_name = "NAME", default_value = "any")]
-    class: String,
+    /// Traffic class, which a model with classes needs; `any` for flows of whatever kind it thinks likely.
+    #[arg(long, value_name = "NAME")]
+    class: Option<String>,
+    /// Begin each flow with the packets of a row of this table (Parquet, CSV or JSON lines), in turn; -n defaults to the
+    /// number of rows.
+    #[arg(long = "continue", id = "begun", value_name = "FILE")]
+    begun: Option<PathBuf>,
+    /// Keep this many packets of each row at most. Default: all, so what comes is after the table's last.
+    #[arg(long, value_name = "N", requires = "begun", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
     #[command(flatten)]
     arrivals: ArrivalArgs,
     /// Where to write: a name that ends in .parquet, .csv, .jsonl or .pcap.
@@ -76,9 +87,15 @@ pub struct SamplingArgs {
     /// where the bundle knows those packets.
     #[arg(long, value_name = "HOW", value_parser = ["sample", "centroid"])]
     decode: Option<String>,
+    /// Fewest packets of a flow.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    min_packets: u32,
     /// Most packets of a flow; 0 for as many as the model can hold.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_packets: u32,
+    /// Tokens that may not come, as `trafficgpt quantizer inspect` numbers them.
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    ban: Vec<u32>,
 }
 
 impl SamplingArgs {
@@ -92,7 +109,9 @@ impl SamplingArgs {
         let sampling = Sampling {
             seed,
             class,
+            min_packets: self.min_packets,
             max_packets: self.max_packets,
+            banned: self.ban.clone(),
             top_k: self.top_k,
             top_p: self.top_p,
             temperature: self.temperature,
@@ -100,6 +119,8 @@ impl SamplingArgs {
             ..Sampling::default()
         };
         sampling.check()?;
+        // Refuses what only the model can.
+        generator.generate(&mut Worker::new(), &sampling, 0, &mut Rows::new())?;
         Ok(sampling)
     }
 }
@@ -107,21 +128,34 @@ impl SamplingArgs {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let interrupt = Interrupt::on_signals()?;
-    let (mut arrivals, n_flows) = args.arrivals.plan(args.seed)?;
+    let begun = args.begun.as_deref().map(|path| Begun::read(path, args.keep)).transpose()?;
+    let (mut arrivals, n_flows) = args.arrivals.plan(args.seed, begun.as_ref().map(|b| b.rows.len() as u64))?;
     let mut sink = Sink::create(&args.output, args.transport.as_deref(), n_flows)?;
     let generator = Generator::open(&args.engine.context()?, &args.bundle)?;
-    let mut sampling = args.sampling.sampling(&generator, args.seed, class(&generator, &args.class)?)?;
+    let class = named_class(&generator, args.class.as_deref())?;
+    let mut sampling = args.sampling.sampling(&generator, args.seed, class)?;
+    if let Some(begun) = &begun {
+        begun.check(&generator, &sampling)?;
+    }
     let mut progress = Progress::stderr();
     let (mut worker, mut flows) = (Worker::new(), Rows::new());
     let (mut n_packets, group) = (0, format!("generated with seed {}", args.seed));
     progress.begin("generate", Some(n_flows));
     while sampling.first_flow < n_flows && !interrupt.asked() {
-        let n = (n_flows - sampling.first_flow).min(CHUNK as u64);
-        generator.generate(&mut worker, &sampling, n as usize, &mut flows)?;
-        for packets in flows.as_ragged().rows() {
+        let numbers = sampling.first_flow..n_flows.min(sampling.first_flow + CHUNK as u64);
+        let n = (numbers.end - numbers.start) as usize;
+        match &begun {
+            None => generator.generate(&mut worker, &sampling, n, &mut flows)?,
+            Some(begun) => {
+                let begun: Rows<Packet> = numbers.clone().map(|flow| begun.packets(flow).iter().copied()).collect();
+                generator.continue_flows(&mut worker, &sampling, begun.as_ragged(), &mut flows)?;
+            }
+        }
+        for (flow, packets) in numbers.zip(flows.as_ragged().rows()) {
             n_packets += packets.len();
+            let of_row = begun.as_ref().and_then(|begun| begun.row(flow).label.clone());
             sink.push(Row {
-                label: sampling.class.map(|_| args.class.clone()),
+                label: sampling.class.and(args.class.clone()).or(of_row),
                 group: group.clone(),
                 split: None,
                 n_packets: packets.len() as u64,
@@ -130,8 +164,8 @@ pub fn run(args: Args) -> Outcome {
                 start_ns: arrivals.next_ns(),
             })?;
         }
-        sampling.first_flow += n;
-        progress.advance(n);
+        sampling.first_flow += n as u64;
+        progress.advance(n as u64);
     }
     progress.end();
     let (done, output) = (sampling.first_flow, args.output.display());
@@ -152,6 +186,50 @@ pub fn run(args: Args) -> Outcome {
     Ok(())
 }
 
+/// The flows of a table that are to be continued.
+struct Begun {
+    path: PathBuf,
+    rows: Vec<Row>,
+    keep: usize,
+}
+
+impl Begun {
+    fn read(path: &Path, keep: Option<u32>) -> Result<Self> {
+        let rows = Table::read(path)?.rows;
+        if rows.is_empty() {
+            return Err(Error::invalid(format!("{}: the table has no flow to continue", path.display())));
+        }
+        Ok(Self { path: path.to_path_buf(), rows, keep: keep.map_or(usize::MAX, |n| n as usize) })
+    }
+
+    /// Tells of a flow that cannot be continued before any is drawn.
+    fn check(&self, generator: &Generator, sampling: &Sampling) -> Result<()> {
+        let most = match sampling.max_packets as usize {
+            0 => generator.max_packets(),
+            n => n.min(generator.max_packets()),
+        };
+        match self.rows.iter().position(|row| row.packets.len().min(self.keep) > most) {
+            None => Ok(()),
+            Some(i) => Err(Error::invalid(format!(
+                "{}: row {} has {} packets, a flow may have {most}; keep fewer with --keep",
+                self.path.display(),
+                i + 1,
+                self.rows[i].packets.len().min(self.keep)
+            ))),
+        }
+    }
+
+    /// The row that flow number `flow` begins with.
+    fn row(&self, flow: u64) -> &Row {
+        &self.rows[(flow % self.rows.len() as u64) as usize]
+    }
+
+    fn packets(&self, flow: u64) -> &[Packet] {
+        let packets = &self.row(flow).packets;
+        &packets[..packets.len().min(self.keep)]
+    }
+}
+
 /// Says what became of `n` flows in a capture.
 fn tell(changes: &pcap::Changes, n: u64, progress: &mut Progress) {
     progress.line(&format!("{} flows are TCP, {} UDP", changes.tcp, n - changes.tcp));
@@ -161,6 +239,18 @@ fn tell(changes: &pcap::Changes, n: u64, progress: &mut Progress) {
     }
     if changes.server_first > 0 {
         progress.line(&format!("{} flows begin with a packet of the server", changes.server_first));
+    }
+}
+
+/// The class that flows are asked for by. A model that has classes wants to be told, as flows of `any` are seldom meant.
+fn named_class(generator: &Generator, name: Option<&str>) -> Result<Option<u32>> {
+    match name {
+        Some(name) => class(generator, name),
+        None if generator.classes().is_empty() => Ok(None),
+        None => Err(Error::invalid(format!(
+            "--class is missing: this model was trained with classes; give one of {}, or any for flows of whatever kind",
+            generator.classes().join(", ")
+        ))),
     }
 }
 

@@ -72,6 +72,7 @@ impl<'a> Judge<'a> {
                 copies_unseen: 0.0,
                 sources: Vec::new(),
                 notes: classes.notes.clone(),
+                interrupted: false,
             },
             pictures,
         };
@@ -111,6 +112,12 @@ impl<'a> Judge<'a> {
         });
         self.pictures.sources.push((name.to_string(), values));
         Ok(())
+    }
+
+    /// Notes that no more generators will come, and why.
+    pub fn interrupted(&mut self, why: String) {
+        self.report.interrupted = true;
+        self.report.notes.push(why);
     }
 
     /// The report, every generator's distances beside those of the chain.

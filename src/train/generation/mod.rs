@@ -20,7 +20,7 @@ pub use judge::Pictures;
 pub use report::{Autocorrelation, ClassReport, Feature, Report, SourceReport};
 pub use sources::Given;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::generator::Generator;
 use crate::packet::{Ragged, Rows};
 use crate::sampling::{Decode, Sampling};
@@ -86,7 +86,8 @@ impl Sequences {
     }
 }
 
-/// Judges `generator` by the flows of `table`; flows of other generators, in `given`, are judged with it.
+/// Judges `generator` by the flows of `table`; flows of other generators, in `given`, are judged with it. Interrupted, it
+/// reports on those that were judged, if there is one.
 pub fn evaluate(
     generator: &Generator,
     table: &Table,
@@ -99,11 +100,21 @@ pub fn evaluate(
     let sources = sources::all(generator, &classes, given, settings)?;
     let mut judge = Judge::new(generator, &classes, settings)?;
     progress.begin("evaluate", Some((sources.len() * classes.len()) as u64));
-    for source in &sources {
-        interrupt.check()?;
+    for (n_judged, source) in sources.iter().enumerate() {
         progress.note(source.name());
-        let flows = source.flows(&classes, &|| interrupt.check())?;
-        judge.add(source.name(), source.what(), &flows)?;
+        let flows = interrupt.check().and_then(|()| source.flows(&classes, &|| interrupt.check()));
+        match flows {
+            Ok(flows) => judge.add(source.name(), source.what(), &flows)?,
+            Err(e) if e.kind() == Kind::Interrupted && n_judged == 0 => {
+                let told = "interrupted before a generator was judged; nothing is written";
+                return Err(Error::new(Kind::Interrupted, told));
+            }
+            Err(e) if e.kind() == Kind::Interrupted => {
+                judge.interrupted(format!("interrupted: {n_judged} of {} generators were judged", sources.len()));
+                break;
+            }
+            Err(e) => return Err(e),
+        }
         progress.advance(classes.len() as u64);
     }
     progress.end();

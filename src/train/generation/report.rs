@@ -28,6 +28,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// What was left out and why.
     pub notes: Vec<String>,
+    /// Whether the evaluation was interrupted, so that generators are missing.
+    pub interrupted: bool,
 }
 
 /// One generator's part of the report.

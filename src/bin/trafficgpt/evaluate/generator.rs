@@ -12,7 +12,7 @@ use trafficgpt::train::generation::{self, Given, Settings, page};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::table::{Split, Table};
-use trafficgpt::{Error, Result};
+use trafficgpt::{Error, Kind, Result};
 
 /// Judge a bundle's generator: real flows against its own, and against those of simpler generators.
 #[derive(clap::Args)]
@@ -93,7 +93,13 @@ pub fn run(args: Args) -> Outcome {
         let name = args.bundle.file_name().unwrap_or(args.bundle.as_os_str()).to_string_lossy();
         write(Some(path), &page::page(&format!("Flows of {name} beside real ones"), &report, &pictures)?)?;
     }
-    write(None, &report.to_string())
+    write(None, &report.to_string())?;
+    if report.interrupted {
+        let judged: Vec<&str> = report.sources.iter().map(|s| s.name.as_str()).collect();
+        let told = format!("interrupted: the report is of {} alone", judged.join(", "));
+        return Err(Error::new(Kind::Interrupted, told).into());
+    }
+    Ok(())
 }
 
 fn read_given(text: &str) -> Result<Given> {

@@ -1,0 +1,182 @@
+//! Speed of generation: flows per second of a bundle, and what the matrix products alone would cost.
+//!
+//! `cargo bench --features train --bench generation` prints the cases. `benches/generation.sh` runs them beside
+//! `transformers` and ONNX Runtime, alternately, through
+//! - `--prepare DIRECTORY`: writes bundles with random weights there;
+//! - `--serve BUNDLE ENGINE THREADS full|natural`: after "ready", each line `N` read from standard input draws N flows and
+//!   answers with the seconds that took and the packets they have;
+//! - `--products BUNDLE`: the same, of the matrix products that N full flows take and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::io::BufRead;
+use std::path::Path;
+use std::time::Instant;
+use trafficgpt::backend::matmul::{Mat, multiply};
+use trafficgpt::bundle::{self, Bundle, Parts};
+use trafficgpt::config::Settings;
+use trafficgpt::context::Context;
+use trafficgpt::engine::native::Native;
+use trafficgpt::generator::Generator;
+use trafficgpt::gpt2::{Config, Weights};
+use trafficgpt::packet::Rows;
+use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
+use trafficgpt::random::Stream;
+use trafficgpt::sampling::Sampling;
+use trafficgpt::tokens::Vocabulary;
+use trafficgpt::worker::Worker;
+
+/// Bundles with random weights: name, ids, layers, width, heads.
+const RANDOM: [(&str, usize, usize, usize, usize); 2] = [("4x128", 1100, 4, 128, 4), ("6x512", 9907, 6, 512, 8)];
+
+/// Flows of a call are a multiple of this, which is one of the flows side by side.
+const BATCH: usize = 64;
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/models/protocols.tgpt");
+
+/// Writes the bundles of [`RANDOM`].
+fn prepare(directory: &Path) {
+    for (name, ids, layers, width, heads) in RANDOM {
+        let k = ids as u32 - 4;
+        let mut draws = Stream::new(1, 1);
+        let centroids = (0..k).map(|_| [2.0 * draws.uniform() as f32 - 1.0, 7.0 * draws.uniform() as f32]).collect();
+        let quantizer = Quantizer::new(Scaler::Log1pUs, Codebook::new(centroids).unwrap());
+        let vocabulary = Vocabulary::new(k, []);
+        let weights = Weights::init(&Config::new(ids, layers, width, heads), 1).unwrap();
+        let parts = Parts {
+            quantizer: &quantizer,
+            vocabulary: &vocabulary,
+            weights: &weights,
+            classifier: None,
+            forest: None,
+            training: serde_json::Value::Null,
+        };
+        bundle::write(&directory.join(format!("{name}.tgpt")), &parts).unwrap();
+    }
+}
+
+/// Draws flows of a bundle.
+struct Flows {
+    generator: Generator,
+    worker: Worker,
+    sampling: Sampling,
+    out: Rows<trafficgpt::packet::Packet>,
+}
+
+impl Flows {
+    fn new(bundle: &Path, engine: &str, threads: &str, full: bool) -> Self {
+        let mut settings = Settings::default();
+        settings.set("engine", engine).unwrap();
+        settings.set("threads", threads).unwrap();
+        let generator = Generator::open(&Context::new(settings), bundle).unwrap();
+        let min_packets = if full { generator.max_packets() as u32 } else { 0 };
+        let sampling = Sampling { seed: 1, min_packets, ..Sampling::default() };
+        Self { generator, worker: Worker::new(), sampling, out: Rows::new() }
+    }
+
+    /// Seconds and packets of `n` flows more.
+    fn draw(&mut self, n: usize) -> (f64, usize) {
+        let start = Instant::now();
+        self.generator.generate(&mut self.worker, &self.sampling, n, &mut self.out).unwrap();
+        self.sampling.first_flow += n as u64;
+        (start.elapsed().as_secs_f64(), self.out.as_ragged().total())
+    }
+}
+
+/// The matrix products of a decode's step, for as many flows as go side by side.
+struct Products {
+    /// Flows side by side.
+    slots: usize,
+    /// Values of each product's left factor's row and of its result's.
+    shapes: Vec<(usize, usize)>,
+    factors: Vec<Vec<f32>>,
+    left: Vec<f32>,
+    out: Vec<f32>,
+    steps: usize,
+}
+
+impl Products {
+    fn new(bundle: &Path) -> Self {
+        let weights = Bundle::open(bundle).unwrap().weights;
+        let config = weights.config().clone();
+        let slots = Native::new(weights, 1).session().unwrap().best_slots();
+        let d = config.n_embd;
+        let mut shapes = Vec::new();
+        for _ in 0..config.n_layer {
+            shapes.extend([(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)]);
+        }
+        shapes.push((d, config.vocab_size));
+        let mut draws = Stream::new(1, 3);
+        let mut random = |n: usize| (0..n).map(|_| draws.uniform() as f32 - 0.5).collect::<Vec<_>>();
+        let widest = shapes.iter().map(|s| s.1).max().unwrap();
+        Self {
+            slots,
+            factors: shapes.iter().map(|(k, n)| random(k * n)).collect(),
+            left: random(slots * 4 * d),
+            out: vec![0.0; slots * widest],
+            shapes,
+            steps: config.n_positions - 2,
+        }
+    }
+
+    /// Seconds that the products of `n` full flows take, and their packets. `n` is a multiple of the slots.
+    fn run(&mut self, n: usize) -> (f64, usize) {
+        let start = Instant::now();
+        let slots = self.slots;
+        for _ in 0..n / slots * self.steps {
+            for ((k, n), factor) in self.shapes.iter().zip(&self.factors) {
+                let left = Mat::new(&self.left[..slots * k], slots, *k);
+                multiply(&mut self.out[..slots * n], left, Mat::new(factor, *k, *n));
+            }
+        }
+        (start.elapsed().as_secs_f64(), n * self.steps)
+    }
+}
+
+fn serve(mut draw: impl FnMut(usize) -> (f64, usize)) {
+    draw(BATCH);
+    println!("ready: {BATCH} flows");
+    for line in std::io::stdin().lock().lines() {
+        let (seconds, packets) = draw(line.unwrap().trim().parse().unwrap());
+        println!("{seconds} {packets}");
+    }
+}
+
+/// Median of nine, in flows per second.
+fn rate(mut draw: impl FnMut(usize) -> (f64, usize), n: usize) -> f64 {
+    draw(BATCH);
+    let mut rates: Vec<f64> = (0..9).map(|_| n as f64 / draw(n).0).collect();
+    rates.sort_by(f64::total_cmp);
+    rates[4]
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let of = |option: &str| arguments.iter().position(|a| a == option).map(|at| &arguments[at + 1..]);
+    if let Some(rest) = of("--prepare") {
+        return prepare(rest[0].as_ref());
+    }
+    if let Some(rest) = of("--serve") {
+        let mut flows = Flows::new(rest[0].as_ref(), &rest[1], &rest[2], rest[3] == "full");
+        return serve(|n| flows.draw(n));
+    }
+    if let Some(rest) = of("--products") {
+        let mut products = Products::new(rest[0].as_ref());
+        return serve(|n| products.run(n));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    prepare(directory.path());
+    let mut bundles = vec![("shipped", SHIPPED.into(), 4)];
+    bundles.extend(RANDOM.map(|(name, _, layers, ..)| {
+        (name, directory.path().join(format!("{name}.tgpt")), if layers == 4 { 4 } else { 1 })
+    }));
+    for (name, bundle, batches) in bundles {
+        let mut flows = Flows::new(&bundle, "native", "1", true);
+        let mut products = Products::new(&bundle);
+        let (ours, alone) = (rate(|n| flows.draw(n), batches * BATCH), rate(|n| products.run(n), batches * BATCH));
+        println!(
+            "{name}: {ours:.1} flows/s of all packets on one thread; its matrix products alone {alone:.1}/s, {:.2} times",
+            alone / ours
+        );
+    }
+}
