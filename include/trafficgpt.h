@@ -50,6 +50,7 @@
  *   engine (auto): who runs the network: auto (onnx where its library is found, else native), native or onnx; an engine
  *       named here never falls back to another
  *   threads (1): CPU threads of one worker, 1..=1024; leave it at 1 and use one worker per core where flows are many
+ *   precision (f32): of the engine native: f32, or bf16 for up to twice the speed and two digits; needs AVX512-BF16
  *   onnx.library (empty): path of libonnxruntime.so; empty: ORT_DYLIB_PATH, beside this library, then the system's
  *   meter.idle_timeout (60): seconds without a packet after which a flow of a capture has ended; more than 0
  *   meter.active_timeout (0): seconds after its first packet at which a flow of a capture is ended; 0: never

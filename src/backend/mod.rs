@@ -3,8 +3,12 @@
 #[allow(unsafe_code, reason = "the C API of ONNX Runtime")]
 pub mod ort;
 
+#[allow(unsafe_code, reason = "vectors are loaded and stored by pointers")]
+mod avx512;
 #[allow(unsafe_code, reason = "the matrix kernel takes pointers")]
 pub mod matmul;
+#[allow(unsafe_code, reason = "a function with AVX-512 is unsafe to call")]
+pub mod packed;
 #[allow(unsafe_code, reason = "a prefetch takes a pointer")]
 pub mod prefetch;
 pub mod simd;

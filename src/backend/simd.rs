@@ -55,6 +55,23 @@ pub fn exp(x: f32) -> f32 {
     p * scale
 }
 
+/// The polynomial of degree 5 that interpolates `2^r` at the Chebyshev points of `|r| <= 1/2`, lowest power first.
+pub const EXP2: [f32; 6] = [1.0000001, std::f32::consts::LN_2, 0.24022107, 0.05550357, 0.009676032, 0.0013390863];
+
+/// `2^x` with a relative error below 3e-7, saturated at `2^-126` and `2^126`. `x = n + r`, and [`EXP2`] gives `2^r`.
+#[inline(always)]
+pub fn exp2(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0; // as in `exp`
+    let x = x.clamp(-126.0, 126.0);
+    let shifted = x + SHIFT;
+    let r = x - (shifted - SHIFT);
+    let mut p = EXP2[5];
+    for c in [EXP2[4], EXP2[3], EXP2[2], EXP2[1], EXP2[0]] {
+        p = fma(p, r, c);
+    }
+    p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
+}
+
 /// The sum of `f(a[i], b[i])`, in a fixed order: lane by lane, then the lanes pairwise.
 #[inline(always)]
 pub fn sum_by(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
@@ -93,6 +110,33 @@ pub fn max(values: &[f32]) -> f32 {
     fold(lanes, |a, b| if b > a { b } else { a })
 }
 
+/// Turns the first `n` scores of a row of whole groups into `e^(scale (score - top))`, `top` being the largest of them,
+/// and the others into 0. Returns `top` and the sum. Every group is computed as a whole: short rows would else be
+/// mostly what is left over.
+#[inline(always)]
+pub fn exponentials(row: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
+    let (groups, _) = row.as_chunks_mut::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for (group, first) in groups.iter().zip((0..).step_by(LANES)) {
+        let left = n.saturating_sub(first).min(LANES) as u32;
+        for i in 0..LANES {
+            let x = if (i as u32) < left { group[i] } else { f32::NEG_INFINITY };
+            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
+        }
+    }
+    let top = fold(lanes, |a, b| if b > a { b } else { a });
+    let mut lanes = [0.0; LANES];
+    for (group, first) in groups.iter_mut().zip((0..).step_by(LANES)) {
+        let left = n.saturating_sub(first).min(LANES) as u32;
+        for i in 0..LANES {
+            let power = exp((group[i] - top) * scale);
+            group[i] = if (i as u32) < left { power } else { 0.0 };
+            lanes[i] += group[i];
+        }
+    }
+    (top, fold(lanes, |a, b| a + b))
+}
+
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
@@ -122,6 +166,31 @@ mod tests {
         }
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(f32::NEG_INFINITY) < 1.3e-38 && exp(f32::INFINITY) > 2.2e38 && exp(f32::INFINITY).is_finite());
+    }
+
+    #[test]
+    fn exp2_is_as_close_as_it_says() {
+        for i in 0..500_000 {
+            let x = -126.0 + 252.0 * (i as f32 / 5e5);
+            let error = (f64::from(exp2(x)) / f64::from(x).exp2() - 1.0).abs();
+            assert!(error < 3e-7, "2^{x} is {error} off");
+        }
+        assert_eq!((exp2(f32::NEG_INFINITY), exp2(f32::INFINITY)), (exp2(-126.0), exp2(126.0)));
+    }
+
+    #[test]
+    fn exponentials_are_those_of_the_first_scores_only() {
+        for n in 1..=48 {
+            let scores: Vec<f32> = (0..48).map(|i| if i < n { (i * 37 % 71) as f32 / 9.0 } else { f32::NAN }).collect();
+            let mut row = scores.clone();
+            let (top, sum) = vectorised!(exponentials(&mut row, n, 0.5));
+            assert_eq!(top, max(&scores[..n]));
+            assert!((row.iter().sum::<f32>() - sum).abs() < 1e-4 * sum);
+            for (i, (got, score)) in row.iter().zip(&scores).enumerate() {
+                let want = if i < n { (0.5 * (score - top)).exp() } else { 0.0 };
+                assert!((got - want).abs() < 1e-6, "{n}: value {i} of score {score} is {got}");
+            }
+        }
     }
 
     #[test]

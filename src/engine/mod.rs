@@ -4,6 +4,7 @@
 pub mod native;
 pub mod onnx;
 
+pub use crate::backend::packed::Precision;
 use crate::bundle::Bundle;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
@@ -155,17 +156,22 @@ fn check_room(sequences: Ragged<'_, Token>, out: &[f32]) -> Result<()> {
 /// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without ONNX Runtime where no usable
 /// library is found or the bundle has no graphs; a library that the settings name must be there.
 pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
-    let native = || native::Native::new(bundle.weights.clone(), settings.threads);
+    let native = || native::Native::with_precision(bundle.weights.clone(), settings.threads, settings.precision);
     let onnx = || -> Result<Arc<dyn Engine>> {
         Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
     };
     match settings.engine {
-        EngineChoice::Named(EngineKind::Native) => Ok(native()),
+        EngineChoice::Named(EngineKind::Native) => native(),
+        // ONNX Runtime's graphs are of f32.
+        EngineChoice::Auto if settings.precision != Precision::F32 => native(),
+        EngineChoice::Named(EngineKind::Onnx) if settings.precision != Precision::F32 => {
+            Err(Error::invalid("precision is bf16, which only the engine native has; the engine is onnx"))
+        }
         EngineChoice::Named(EngineKind::Onnx) => onnx(),
         EngineChoice::Auto => match onnx() {
             Ok(engine) => Ok(engine),
             Err(e) if settings.onnx_library.is_none() && matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => {
-                Ok(native())
+                native()
             }
             Err(e) => Err(e),
         },

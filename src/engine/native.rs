@@ -1,15 +1,17 @@
 //! The native engine: [`crate::gpt2`] on the CPU. There without any library, and the oracle of the other engines.
 
 use super::{Engine, EngineKind, Session, Value, check_room};
+use crate::backend::packed::Precision;
 use crate::error::{Error, Kind, Result};
-use crate::gpt2::cache::{Decoder, Slot, transposed_head};
+use crate::gpt2::cache::{Decoder, Slot};
 use crate::gpt2::infer::Lane;
+use crate::gpt2::network::Network;
 use crate::gpt2::{Config, Weights, check_sequences};
 use crate::packet::Ragged;
 use crate::tokens::Token;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Most bytes that the caches of one decode may take: 64 GiB.
 const MAX_CACHE: usize = 64 << 30;
@@ -17,25 +19,31 @@ const MAX_CACHE: usize = 64 << 30;
 /// Most weights that stay in the processor's cache from step to step: 16 MiB.
 const WEIGHTS_NEAR: usize = 4 << 20;
 
-/// The weights, shared by every session.
+/// The network, shared by every session.
 pub struct Native {
-    weights: Arc<Weights>,
+    network: Network,
     threads: usize,
-    /// The token embedding transposed; made when logits are asked for first.
-    head: OnceLock<Vec<f32>>,
 }
 
 impl Native {
-    /// An engine whose sessions use `threads` threads each. With one, everything happens on the caller's thread.
+    /// An engine of `f32` whose sessions use `threads` threads each. With one, everything happens on the caller's thread.
     #[allow(clippy::new_ret_no_self, reason = "engines are used behind their trait")]
     pub fn new(weights: Arc<Weights>, threads: usize) -> Arc<dyn Engine> {
-        Arc::new(Self { weights, threads: threads.max(1), head: OnceLock::new() })
+        Arc::new(Self { network: Network::new(weights, Precision::F32), threads: threads.max(1) })
     }
-}
 
-impl Native {
-    fn head(&self) -> &[f32] {
-        self.head.get_or_init(|| transposed_head(&self.weights))
+    /// The same of another precision.
+    ///
+    /// # Errors
+    /// With [`Kind::Runtime`] if the processor has no instructions for it.
+    pub fn with_precision(weights: Arc<Weights>, threads: usize, precision: Precision) -> Result<Arc<dyn Engine>> {
+        if !precision.is_there() {
+            return Err(Error::new(
+                Kind::Runtime,
+                "precision is bf16; this processor has no AVX512-BF16, so choose f32",
+            ));
+        }
+        Ok(Arc::new(Self { network: Network::new(weights, precision), threads: threads.max(1) }))
     }
 }
 
@@ -45,7 +53,7 @@ impl Engine for Native {
     }
 
     fn config(&self) -> &Config {
-        self.weights.config()
+        self.network.config()
     }
 
     fn session(self: Arc<Self>) -> Result<Box<dyn Session>> {
@@ -91,19 +99,19 @@ struct NativeSession {
 
 impl Session for NativeSession {
     fn embed(&mut self, sequences: Ragged<'_, Token>, first: usize, out: &mut [f32]) -> Result<()> {
-        let weights = &*self.engine.weights;
-        let d = weights.config().n_embd;
+        let network = &self.engine.network;
+        let d = network.config().n_embd;
         let n = sequences.len();
         if out.len() != n * d {
             return Err(Error::invalid(format!("{} values are given for {n} embeddings of {d}", out.len())));
         }
-        check_sequences(weights.config(), sequences)?;
+        check_sequences(network.config(), sequences)?;
         if let Some(i) = sequences.rows().position(|row| row.len() <= first) {
             let len = sequences.row(i).len();
             return Err(Error::invalid(format!("sequence {i} has {len} tokens; its mean begins at token {first}")));
         }
         let Some(pool) = &self.pool else {
-            self.threads[0].lane.embed(weights, sequences, 0..n, first, out);
+            self.threads[0].lane.embed(network, sequences, 0..n, first, out);
             return Ok(());
         };
         pool.scope(|scope| {
@@ -115,25 +123,25 @@ impl Session for NativeSession {
                 rest = tail;
                 let rows: Range<usize> = begin..end;
                 begin = end;
-                scope.spawn(move |_| thread.lane.embed(weights, sequences, rows, first, mine));
+                scope.spawn(move |_| thread.lane.embed(network, sequences, rows, first, mine));
             }
         });
         Ok(())
     }
 
     fn vocab_size(&self) -> usize {
-        self.engine.weights.config().vocab_size
+        self.engine.network.config().vocab_size
     }
 
     fn best_slots(&self) -> usize {
         // A step reads all weights, and every flow's own cache: where the weights stay in the processor's cache, few flows
         // at a time leave room for theirs; where they do not, many share the way of the weights from memory.
-        let per_thread = if self.engine.weights.data().len() <= WEIGHTS_NEAR { 16 } else { 64 };
+        let per_thread = if self.engine.network.weights().data().len() <= WEIGHTS_NEAR { 16 } else { 64 };
         per_thread * self.engine.threads
     }
 
     fn begin(&mut self, slots: usize) -> Result<()> {
-        let config = self.engine.weights.config();
+        let config = self.engine.network.config();
         let bytes = Slot::size(config).saturating_mul(4).saturating_mul(slots);
         if bytes > MAX_CACHE {
             let gib = MAX_CACHE >> 30;
@@ -142,7 +150,6 @@ impl Session for NativeSession {
                 format!("decoding {slots} flows at once needs {bytes} bytes of cache, above the limit of {gib} GiB"),
             ));
         }
-        self.engine.head();
         self.slots.truncate(slots);
         self.slots.iter_mut().for_each(|slot| slot.len = 0);
         self.slots.resize_with(slots, || Slot::new(config));
@@ -152,9 +159,8 @@ impl Session for NativeSession {
 
     fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()> {
         self.check_step(slots, tokens, logits)?;
-        let weights = &*self.engine.weights;
-        let v = weights.config().vocab_size;
-        let head = self.engine.head();
+        let network = &self.engine.network;
+        let v = network.config().vocab_size;
         if slots.is_empty() {
             return Ok(());
         }
@@ -168,10 +174,10 @@ impl Session for NativeSession {
                 for ((thread, (slots, tokens)), logits) in
                     self.threads.iter_mut().zip(shares).zip(logits.chunks_mut(per_thread * v))
                 {
-                    scope.spawn(move |_| thread.decoder.step(weights, head, slots, tokens, logits));
+                    scope.spawn(move |_| thread.decoder.step(network, slots, tokens, logits));
                 }
             }),
-            _ => self.threads[0].decoder.step(weights, head, &mut self.taken, tokens, logits),
+            _ => self.threads[0].decoder.step(network, &mut self.taken, tokens, logits),
         }
         for (&slot, taken) in slots.iter().zip(self.taken.drain(..)) {
             self.slots[slot] = taken;
@@ -186,13 +192,12 @@ impl Session for NativeSession {
     }
 
     fn read(&mut self, sequences: Ragged<'_, Token>, value: &Value<'_>, out: &mut [f32]) -> Result<()> {
-        let weights = &*self.engine.weights;
+        let network = &self.engine.network;
         check_room(sequences, out)?;
-        check_sequences(weights.config(), sequences)?;
-        let head = self.engine.head();
+        check_sequences(network.config(), sequences)?;
         let n = sequences.len();
         let Some(pool) = &self.pool else {
-            self.threads[0].lane.logits(weights, head, sequences, 0..n, value, out);
+            self.threads[0].lane.logits(network, sequences, 0..n, value, out);
             return Ok(());
         };
         pool.scope(|scope| {
@@ -203,7 +208,7 @@ impl Session for NativeSession {
                 let n_tokens = sequences.offsets()[rows.end] - sequences.offsets()[rows.start];
                 let (mine, tail) = std::mem::take(&mut rest).split_at_mut(n_tokens as usize);
                 (rest, begin) = (tail, rows.end);
-                scope.spawn(move |_| thread.lane.logits(weights, head, sequences, rows, value, mine));
+                scope.spawn(move |_| thread.lane.logits(network, sequences, rows, value, mine));
             }
         });
         Ok(())
@@ -212,7 +217,7 @@ impl Session for NativeSession {
 
 impl NativeSession {
     fn check_step(&mut self, slots: &[usize], tokens: &[Token], logits: &[f32]) -> Result<()> {
-        let config = self.engine.weights.config();
+        let config = self.engine.network.config();
         let (n, v) = (slots.len(), config.vocab_size);
         if tokens.len() != n || logits.len() != n * v {
             return Err(Error::invalid(format!(

@@ -7,7 +7,7 @@
 use super::buffers::{grown, pieces};
 use super::dropout::{MASK_GROUP, Masks, Site};
 use super::tile::{ROWS, rows_outer, rows_product};
-use crate::backend::simd::{LANES, exp, fma, max, sum, sum_by};
+use crate::backend::simd::{LANES, exp, exponentials, fma, sum_by};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Heads of a layer: how many, how wide.
@@ -145,13 +145,7 @@ impl WithSimd for Forward<'_> {
             let mut scale = [0.0; ROWS];
             for r in 0..last - i {
                 let row = &mut s[r * p.keys..r * p.keys + keys];
-                let (seen, unseen) = row.split_at_mut(i + r + 1);
-                let top = max(seen);
-                for x in seen.iter_mut() {
-                    *x = exp(*x - top);
-                }
-                let sum = sum(seen);
-                unseen.fill(0.0);
+                let (top, sum) = exponentials(row, i + r + 1, 1.0);
                 scale[r] = 1.0 / sum;
                 if !lse.is_empty() {
                     lse[(i + r) * heads.n_head + head] = top + sum.ln();

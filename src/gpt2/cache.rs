@@ -3,10 +3,10 @@
 use super::buffers::grown;
 use super::config::Config;
 use super::infer::Lane;
+use super::network::Network;
 use super::tile::{block_products, weighted_sum};
-use super::weights::Weights;
-use crate::backend::matmul::{Mat, multiply};
-use crate::backend::simd::{LANES, exp, max, sum};
+use crate::backend::packed::End;
+use crate::backend::simd::{LANES, exponentials};
 use crate::tokens::Token;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -98,18 +98,13 @@ impl WithSimd for Attend<'_> {
 
                 // A cache is read once a step and seldom near: each part of it is asked for while the one before is read.
                 block_products(simd, part(0), keys, values, scores);
-                let scores = &mut scores[..=at];
-                let top = max(scores);
-                for s in scores.iter_mut() {
-                    *s = exp((*s - top) * scale);
-                }
-                let whole = sum(scores);
+                let (_, whole) = exponentials(&mut scores[..n_blocks * LANES], at + 1, scale);
                 let next = match (&*rest, later.first()) {
                     ([], Some(slot)) => &slot.cache[heads.clone()],
                     ([], None) => &*values,
                     (next, _) => next,
                 };
-                weighted_sum(simd, scores, values, next, width, sums);
+                weighted_sum(simd, &scores[..=at], values, next, width, sums);
                 for (out, s) in out.iter_mut().zip(&*sums) {
                     *out = *s / whole;
                 }
@@ -124,43 +119,22 @@ pub(crate) struct Decoder {
     lane: Lane,
     positions: Vec<usize>,
     scores: Vec<f32>,
-    pair: Vec<f32>,
 }
 
 impl Decoder {
     /// Appends `tokens[i]` to `slots[i]`, all checked to fit, and writes the next token's logits, row-major
-    /// `[slots, vocab_size]`. `head` is the token embedding transposed, `[d, vocab_size]`.
-    pub fn step(&mut self, weights: &Weights, head: &[f32], slots: &mut [Slot], tokens: &[Token], logits: &mut [f32]) {
-        let config = weights.config();
+    /// `[slots, vocab_size]`.
+    pub fn step(&mut self, network: &Network, slots: &mut [Slot], tokens: &[Token], logits: &mut [f32]) {
+        let config = network.config();
         let (n, d, v) = (slots.len(), config.n_embd, config.vocab_size);
         let layout = Layout::new(config);
         let scores = grown(&mut self.scores, layout.positions + layout.width);
         self.positions.clear();
         self.positions.extend(slots.iter().map(|slot| slot.len));
-        let hidden = self.lane.run(weights, tokens, &self.positions, |layer, qkv, out| {
+        let hidden = self.lane.run(network, tokens, &self.positions, |layer, qkv, out| {
             Arch::new().dispatch(Attend { layout, layer, slots, qkv, scratch: scores, out });
         });
         slots.iter_mut().for_each(|slot| slot.len += 1);
-        if n == 1 {
-            // Two rows, as everywhere: see `infer`.
-            let pair = grown(&mut self.pair, 2 * v);
-            multiply(pair, Mat::new(hidden, 2, d), Mat::new(head, d, v));
-            logits.copy_from_slice(&pair[..v]);
-        } else {
-            multiply(logits, Mat::new(hidden, n, d), Mat::new(head, d, v));
-        }
+        network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
     }
-}
-
-/// The token embedding transposed to `[d, vocab_size]`, in which form the kernel multiplies few rows fastest.
-pub(crate) fn transposed_head(weights: &Weights) -> Vec<f32> {
-    let (d, v) = (weights.config().n_embd, weights.config().vocab_size);
-    let wte = &weights.data()[weights.wte()];
-    let mut head = vec![0.0; d * v];
-    for (token, row) in wte.chunks_exact(d).enumerate() {
-        for (c, x) in row.iter().enumerate() {
-            head[c * v + token] = *x;
-        }
-    }
-    head
 }

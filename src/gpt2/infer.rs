@@ -1,18 +1,16 @@
 //! The forward pass without a tape, on the calling thread, in scratch that is kept.
 //!
 //! Each row's result is the same bit by bit in whatever batch it is computed: every output is one chain of fused
-//! multiply-adds over its inputs, and sequences do not meet. (One row alone would take another path through the matrix
-//! kernel, so products have two rows at least.)
+//! multiply-adds over its inputs, and sequences do not meet.
 
 use super::attention::{Scratch, attention};
-use super::buffers::{BlockWeights, fill_rows, grown, norm_before};
+use super::buffers::{BlockWeights, grown, norm_before};
 use super::embedding::embed;
-use super::gelu::gelu_forward;
-use super::norm::{Stats, norm, residual_norm};
+use super::network::Network;
+use super::norm::{Stats, norm};
 use super::tape::heads;
-use super::weights::Weights;
-use crate::backend::matmul::{Mat, multiply, multiply_add};
-use crate::backend::simd::vectorised;
+use crate::backend::packed::End;
+use crate::backend::simd::{LANES, vectorised};
 use crate::packet::Ragged;
 use crate::tokens::Token;
 use std::ops::Range;
@@ -27,13 +25,11 @@ const HEAD_ROWS: usize = 64;
 #[derive(Default)]
 pub(crate) struct Lane {
     x: Vec<f32>,
-    middle: Vec<f32>,
     h: Vec<f32>,
-    y: Vec<f32>,
     qkv: Vec<f32>,
     attention: Vec<f32>,
-    pre: Vec<f32>,
     g: Vec<f32>,
+    rounded: Vec<f32>,
     stats: Vec<Stats>,
     heads: Scratch,
     logits: Vec<f32>,
@@ -45,16 +41,16 @@ impl Lane {
     /// `first..len` of each, row-major in `out`.
     pub fn embed(
         &mut self,
-        weights: &Weights,
+        network: &Network,
         batch: Ragged<'_, Token>,
         rows: Range<usize>,
         first: usize,
         out: &mut [f32],
     ) {
-        let d = weights.config().n_embd;
+        let d = network.config().n_embd;
         let offsets = batch.offsets();
         let mut out = out.chunks_exact_mut(d);
-        self.for_each_part(weights, batch, rows, |part, hidden| {
+        self.for_each_part(network, batch, rows, |part, hidden| {
             let base = offsets[part.start] as usize;
             for (i, out) in part.zip(&mut out) {
                 let (begin, end) = (offsets[i] as usize - base + first, offsets[i + 1] as usize - base);
@@ -64,38 +60,28 @@ impl Lane {
     }
 
     /// Gives each token of sequences `rows` of a batch, which were checked, to `value`: its place in the batch and the
-    /// logits of the token after it. What comes back goes to `out`, one value a token of these sequences. `head` is the
-    /// token embedding transposed, `[d, vocab_size]`.
+    /// logits of the token after it. What comes back goes to `out`, one value a token of these sequences.
     pub fn logits(
         &mut self,
-        weights: &Weights,
-        head: &[f32],
+        network: &Network,
         batch: Ragged<'_, Token>,
         rows: Range<usize>,
         value: &(dyn Fn(usize, &[f32]) -> f32 + Sync),
         out: &mut [f32],
     ) {
-        let (d, v) = (weights.config().n_embd, weights.config().vocab_size);
-        let offsets = batch.offsets();
-        let head = Mat::new(head, d, v);
+        let (d, v) = (network.config().n_embd, network.config().vocab_size);
         let mut logits = std::mem::take(&mut self.logits);
-        let mut place = offsets[rows.start] as usize;
+        let mut place = batch.offsets()[rows.start] as usize;
         let mut out = out.iter_mut();
-        self.for_each_part(weights, batch, rows, |part, hidden| {
-            let n_tokens = (offsets[part.end] - offsets[part.start]) as usize;
-            let mut begin = 0;
-            while begin < n_tokens {
-                let left = n_tokens - begin;
-                // Never one row alone; `hidden` has two where there is one token.
-                let n = if left == HEAD_ROWS + 1 { left } else { left.min(HEAD_ROWS) };
-                let rows = n.max(2);
-                let logits = grown(&mut logits, rows * v);
-                multiply(logits, Mat::new(&hidden[begin * d..(begin + rows) * d], rows, d), head);
-                for (row, out) in logits.chunks_exact(v).take(n).zip(&mut out) {
+        self.for_each_part(network, batch, rows, |_, hidden| {
+            for hidden in hidden.chunks(HEAD_ROWS * d) {
+                let n = hidden.len() / d;
+                let logits = grown(&mut logits, n * v);
+                network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
+                for (row, out) in logits.chunks_exact(v).zip(&mut out) {
                     *out = value(place, row);
                     place += 1;
                 }
-                begin += n;
             }
         });
         self.logits = logits;
@@ -104,13 +90,13 @@ impl Lane {
     /// Runs the network over sequences `rows` of a batch, some at a time, and hands each part and its hidden states on.
     fn for_each_part(
         &mut self,
-        weights: &Weights,
+        network: &Network,
         batch: Ragged<'_, Token>,
         rows: Range<usize>,
         mut done: impl FnMut(Range<usize>, &[f32]),
     ) {
-        let d = weights.config().n_embd;
-        let heads = heads(weights.config());
+        let d = network.config().n_embd;
+        let heads = heads(network.config());
         let offsets = batch.offsets();
         let (mut scratch, mut positions) = (std::mem::take(&mut self.heads), std::mem::take(&mut self.positions));
         let mut begin = rows.start;
@@ -122,7 +108,7 @@ impl Lane {
             let tokens = &batch.values()[base..offsets[end] as usize];
             positions.clear();
             positions.extend((begin..end).flat_map(|i| 0..span(i).len()));
-            let hidden = self.run(weights, tokens, &positions, |_, qkv, out| {
+            let hidden = self.run(network, tokens, &positions, |_, qkv, out| {
                 for at in (begin..end).map(span) {
                     let (one, three) = (at.start * d..at.end * d, at.start * 3 * d..at.end * 3 * d);
                     attention(heads, &qkv[three], &mut out[one], &mut [], None, &mut scratch);
@@ -138,38 +124,36 @@ impl Lane {
     /// final layer norm. `attend` computes a layer's attention, from `[rows, 3d]` to `[rows, d]`.
     pub fn run(
         &mut self,
-        weights: &Weights,
+        network: &Network,
         tokens: &[Token],
         positions: &[usize],
         mut attend: impl FnMut(usize, &[f32], &mut [f32]),
     ) -> &[f32] {
-        let (rows, d) = (tokens.len(), weights.config().n_embd);
-        let n = rows.max(2);
+        let (n, d) = (tokens.len(), network.config().n_embd);
+        let weights = network.weights();
+        // Rows whose length is a power of two would all lie in the same few lines of the nearest cache.
+        let wide = 4 * d + LANES;
         let x = grown(&mut self.x, n * d);
-        let middle = grown(&mut self.middle, n * d);
         let h = grown(&mut self.h, n * d);
-        let y = grown(&mut self.y, n * d);
         let qkv = grown(&mut self.qkv, n * 3 * d);
         let att = grown(&mut self.attention, n * d);
-        let pre = grown(&mut self.pre, n * 4 * d);
-        let g = grown(&mut self.g, n * 4 * d);
+        let g = grown(&mut self.g, n * wide);
         let stats = grown(&mut self.stats, n);
+        let rounded = &mut self.rounded;
 
         embed(weights, tokens, positions.iter().copied(), None, &mut [], x);
         norm(norm_before(weights, 0), x, h, stats);
-        for layer in 0..weights.config().n_layer {
-            let w = BlockWeights::new(weights, layer);
-            fill_rows(qkv, w.qkv_bias);
-            multiply_add(qkv, Mat::new(h, n, d), Mat::new(w.qkv, d, 3 * d));
-            attend(layer, &qkv[..rows * 3 * d], &mut att[..rows * d]);
-            multiply(y, Mat::new(att, n, d), Mat::new(w.attn_proj, d, d));
-            residual_norm(w.ln2, x, y, w.attn_proj_bias, None, &mut [], middle, h, stats);
-            multiply(pre, Mat::new(h, n, d), Mat::new(w.fc, d, 4 * d));
-            gelu_forward(pre, w.fc_bias, g);
-            multiply(y, Mat::new(g, n, 4 * d), Mat::new(w.proj, 4 * d, d));
-            residual_norm(norm_before(weights, layer + 1), middle, y, w.proj_bias, None, &mut [], x, h, stats);
+        for layer in 0..network.config().n_layer {
+            let w = network.block(layer);
+            w.qkv.multiply(n, (h, d), (qkv, 3 * d), End::Store, rounded);
+            attend(layer, qkv, att);
+            w.attn_proj.multiply(n, (att, d), (x, d), End::Add, rounded);
+            norm(BlockWeights::new(weights, layer).ln2, x, h, stats);
+            w.fc.multiply(n, (h, d), (g, wide), End::Gelu, rounded);
+            w.proj.multiply(n, (g, wide), (x, d), End::Add, rounded);
+            norm(norm_before(weights, layer + 1), x, h, stats);
         }
-        &self.h[..n * d]
+        h
     }
 }
 

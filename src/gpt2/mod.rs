@@ -19,6 +19,7 @@ mod forward;
 mod gelu;
 pub(crate) mod infer;
 mod loss;
+pub(crate) mod network;
 mod norm;
 mod tape;
 mod tile;
