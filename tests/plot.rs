@@ -137,26 +137,37 @@ fn curves_leave_out_what_is_no_number() {
 
 #[test]
 fn a_confusion_matrix_shows_shares_of_its_rows() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("confusion.svg");
     let labels = ["DNS", "FTP_CONTROL", "TLS"].map(String::from);
     let rows: [&[u64]; 3] = [&[90, 5, 5, 0], &[0, 0, 0, 0], &[1, 0, 2, 1]];
-    plot::confusion(&path, "Test", &labels, &rows).unwrap();
-    assert_shows(&path, &["FTP_CONTROL", "unknown", "\n90\n", "\n50\n", "\n100\n"]);
+    let svg = plot::confusion("Test", &labels, &rows).unwrap();
+    for text in ["FTP_CONTROL", "unknown", "\n90\n", "\n50\n", "\n100\n"] {
+        assert!(svg.contains(text), "{text}");
+    }
     let square: [&[u64]; 3] = [&[1, 0, 0], &[0, 1, 0], &[0, 0, 1]];
-    plot::confusion(&path, "Test", &labels, &square).unwrap();
-    assert!(!fs::read_to_string(&path).unwrap().contains("unknown"));
+    assert!(!plot::confusion("Test", &labels, &square).unwrap().contains("unknown"));
+}
+
+#[test]
+fn judgements_are_drawn_whatever_they_hold() {
+    let names = ["1", "2", "all"].map(String::from);
+    let svg = plot::steps("Early", "packets", &names, &[("model", &[0.2, 0.5, 0.9]), ("forest", &[1.0, 0.0])]).unwrap();
+    assert!(["Early", "packets", "\nall\n", "forest"].iter().all(|text| svg.contains(text)), "{svg}");
+    assert_eq!(svg.matches("<circle").count(), 5);
+    plot::steps("Nothing", "x", &[], &[]).unwrap();
+    let svg = plot::reliability("Sure", &[(0.3, 0.5), (1.0, 0.9)]).unwrap();
+    assert!(svg.contains("best probability") && !svg.contains("NaN"));
+    assert_eq!(svg.matches("<circle").count(), 2);
+    plot::reliability("Nothing", &[]).unwrap();
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("confusion.svg");
     let labels = ["a", "b"].map(String::from);
     let ragged: [&[u64]; 2] = [&[1, 2], &[1]];
     let narrow: [&[u64]; 2] = [&[1], &[1]];
     for rows in [&ragged[..], &narrow[..], &ragged[..1], &[]] {
-        assert!(plot::confusion(&path, "Test", &labels, rows).is_err());
+        assert!(plot::confusion("Test", &labels, rows).is_err());
     }
     let error = plot::curves(&directory.path().join("no/such.svg"), "", "", "", &[]).unwrap_err();
     assert!(error.message().contains("no/such.svg"), "{error}");

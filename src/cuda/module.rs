@@ -38,7 +38,7 @@ mod tests {
     fn every_kernel_is_in_its_ptx_with_the_parameters_it_is_launched_with() {
         // As the launchers push them.
         for (kernel, parameters) in [
-            (ENCODE, "u64 u32 u64 u64 u64 u64 u64"),
+            (ENCODE, "u64 u32 u64 u64 u64 u64"),
             (ACCUMULATE, "u64 u64 u32 u32 f64 f64 u32 u64"),
             (MOMENTS, "u64 u32 f64 f64 u32 u64"),
             (NEAREST_BRUTE_F64, "u64 u32 u64 u32 u64"),

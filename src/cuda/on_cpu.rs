@@ -83,8 +83,7 @@ impl OnCpu {
 impl Run for OnCpu {
     fn encode(&self, packets: &[Packet], lookup: &Lookup) -> (Vec<Token>, [u32; 2]) {
         self.give("packets", packets);
-        self.give("columns", &lookup.columns);
-        self.give("buckets", &lookup.buckets);
+        self.give("ranges", &lookup.ranges);
         self.give("steps", &lookup.steps);
         self.give("tokens", &vec![77; packets.len()]);
         self.give("report", &[u32::MAX, 0]);

@@ -99,12 +99,13 @@ impl WithSimd for Attend<'_> {
                 // A cache is read once a step and seldom near: each part of it is asked for while the one before is read.
                 block_products(simd, part(0), keys, values, scores);
                 let (_, whole) = exponentials(&mut scores[..n_blocks * LANES], at + 1, scale);
+                let scores = &scores[..=at];
                 let next = match (&*rest, later.first()) {
                     ([], Some(slot)) => &slot.cache[heads.clone()],
                     ([], None) => &*values,
                     (next, _) => next,
                 };
-                weighted_sum(simd, &scores[..=at], values, next, width, sums);
+                weighted_sum(simd, scores, values, next, width, sums);
                 for (out, s) in out.iter_mut().zip(&*sums) {
                     *out = *s / whole;
                 }

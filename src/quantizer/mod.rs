@@ -93,19 +93,18 @@ impl Quantizer {
                 packet.check().map_err(|e| e.at(format_args!("packet {i}")))?;
             }
         }
-        for (&packet, token) in packets.iter().zip(tokens) {
-            *token = self.token(packet);
-        }
+        self.table.encode(packets, tokens, |packet| self.search(packet));
         Ok(())
     }
 
     /// The token of a packet whose time is legal.
-    #[inline(always)]
     fn token(&self, packet: Packet) -> Token {
-        match self.table.token(packet) {
-            Some(token) => token,
-            None => self.codebook.nearest(self.scaler.point(packet)),
-        }
+        self.table.token(packet).unwrap_or_else(|| self.search(packet))
+    }
+
+    /// The same without the table.
+    fn search(&self, packet: Packet) -> Token {
+        self.codebook.nearest(self.scaler.point(packet))
     }
 
     /// The packet at each token's centroid, to `packets` of the same length. Nothing is written if a token is refused.

@@ -118,6 +118,21 @@ pub fn auc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
     Some(total / (positives.len() as f64 * negatives.len() as f64))
 }
 
+/// Share of `negatives` that pass where a share `rate` of `positives` does: the false positive rate at the highest threshold that
+/// `rate` of the positives reach, scores equal to it passing, as read off scikit-learn's `roc_curve`. `None` if either is empty.
+pub fn false_positive_rate(positives: &[f64], negatives: &[f64], rate: f64) -> Option<f64> {
+    if positives.is_empty() || negatives.is_empty() {
+        return None;
+    }
+    let mut sorted = positives.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    let n = sorted.len();
+    // By shares, not by a product that may fall short of a whole number.
+    let needed = (1..=n).find(|&k| k as f64 / n as f64 >= rate).unwrap_or(n);
+    let passes = negatives.iter().filter(|score| **score >= sorted[needed - 1]).count();
+    Some(passes as f64 / negatives.len() as f64)
+}
+
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
@@ -126,6 +141,25 @@ fn ratio(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
     use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        labels: Vec<Case>,
+        scores: Vec<Scored>,
+    }
+
+    #[derive(Deserialize)]
+    struct Scored {
+        positives: Vec<f64>,
+        negatives: Vec<f64>,
+        auc: f64,
+        fpr_at_95: f64,
+        fpr_at_50: f64,
+    }
+
+    fn golden() -> Golden {
+        serde_json::from_str(include_str!("../../tests/golden/metrics.json")).unwrap()
+    }
 
     #[derive(Deserialize)]
     struct Case {
@@ -147,7 +181,7 @@ mod tests {
     /// Arrays and figures by scikit-learn (`dev/golden_metrics.py`).
     #[test]
     fn figures_equal_scikit_learns() {
-        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/metrics.json")).unwrap();
+        let cases = golden().labels;
         assert!(cases.len() >= 4);
         for case in cases {
             let mut confusion = Confusion::new(case.n_labels);
@@ -165,6 +199,19 @@ mod tests {
                 close(score.f1, case.f1[label]);
             }
         }
+    }
+
+    #[test]
+    fn how_well_scores_part_two_kinds_equals_scikit_learns() {
+        let cases = golden().scores;
+        assert!(cases.len() >= 4);
+        for case in cases {
+            let Scored { positives, negatives, .. } = &case;
+            close(auc(positives, negatives).unwrap(), case.auc);
+            close(false_positive_rate(positives, negatives, 0.95).unwrap(), case.fpr_at_95);
+            close(false_positive_rate(positives, negatives, 0.5).unwrap(), case.fpr_at_50);
+        }
+        assert!(auc(&[], &[1.0]).is_none() && false_positive_rate(&[1.0], &[], 0.95).is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Training, and what the command line needs around it.
 
 pub mod atomic;
+pub mod baselines;
 pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod optimizer;
 pub mod original;
 pub mod pace;
 pub mod packets;
+pub mod page;
 pub mod parameters;
 pub mod pictures;
 pub mod plot;

@@ -42,8 +42,8 @@ static T argument(void** arguments, int i) { return *(T*)arguments[i]; }
 
 static void run_encode(unsigned grid, void** a) {
     launch(grid, [=] {
-        encode(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<uint4*>(a, 2), argument<u32*>(a, 3),
-               argument<uint2*>(a, 4), argument<u32*>(a, 5), argument<u32*>(a, 6));
+        encode(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<u32*>(a, 2), argument<uint2*>(a, 3),
+               argument<u32*>(a, 4), argument<u32*>(a, 5));
     });
 }
 

@@ -48,9 +48,8 @@ int main(int argc, char** argv) {
     u32 grid = number(3), n = number(4);
     if (kernel == "encode") {
         Buffer<uint2> packets(directory, "packets"), steps(directory, "steps");
-        Buffer<uint4> columns(directory, "columns");
-        Buffer<u32> buckets(directory, "buckets"), tokens(directory, "tokens"), report(directory, "report");
-        launch(grid, [&] { encode(*packets, n, *columns, *buckets, *steps, *tokens, *report); });
+        Buffer<u32> ranges(directory, "ranges"), tokens(directory, "tokens"), report(directory, "report");
+        launch(grid, [&] { encode(*packets, n, *ranges, *steps, *tokens, *report); });
         tokens.write();
         report.write();
     } else if (kernel == "accumulate") {

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
-use trafficgpt::classifier::Classifier;
+use trafficgpt::classifier::{Classifier, UNKNOWN};
 use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::metrics::{Confusion, Scores};
@@ -32,7 +32,7 @@ const MAX_TRUTHS: usize = 4096;
   trafficgpt classify model.tgpt test.csv --engine native --threads 1 -o verdicts.txt
 
 Each flow gets its label, the label's probability and the flow's packets; a flow whose best label is less probable than \
-the model's threshold is \"unknown\" (null in JSON). If the table has labels of its own, the last line compares: accuracy \
+the model's threshold, or --reject-below, is \"unknown\" (null in JSON). If the table has labels of its own, the last line compares: accuracy \
 and macro-F1 as scikit-learn computes them, over the flows that have a label.")]
 pub struct Args {
     /// The bundle's directory.
@@ -46,6 +46,9 @@ pub struct Args {
     /// With --json: the probability of every label as well.
     #[arg(long, requires = "json")]
     scores: bool,
+    /// Say "unknown" below this probability, whatever the model's own threshold is; 0: never.
+    #[arg(long, value_name = "PROBABILITY", value_parser = probability)]
+    reject_below: Option<f32>,
     /// Write here instead of to standard output.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -53,6 +56,11 @@ pub struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     meter: MeterArgs,
+}
+
+fn probability(text: &str) -> std::result::Result<f32, String> {
+    let value = text.parse().ok().filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or_else(|| "it must be a number in 0..=1".to_string())
 }
 
 /// Runs the command.
@@ -65,7 +73,7 @@ pub fn run(args: Args) -> Outcome {
 }
 
 fn classify(args: &Args, classifier: &Classifier, interrupt: &Interrupt, out: &mut Output) -> Outcome {
-    let mut job = Job::new(classifier, Form::of(args), out);
+    let mut job = Job::new(classifier, args, out);
     job.print_header()?;
     // A failure of `out` has to pass through the meter, which knows only our own errors.
     let mut stopped = None;
@@ -107,6 +115,8 @@ impl Form {
 struct Job<'a> {
     classifier: &'a Classifier,
     form: Form,
+    /// Instead of the model's own.
+    reject_below: Option<f32>,
     out: &'a mut Output,
     worker: Worker,
     waiting: Vec<Row>,
@@ -118,14 +128,15 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(classifier: &'a Classifier, form: Form, out: &'a mut Output) -> Self {
+    fn new(classifier: &'a Classifier, args: &Args, out: &'a mut Output) -> Self {
         let widest = classifier.labels().iter().map(|l| l.chars().count()).max().unwrap_or(0);
         // A bar would fight with the lines of a terminal.
         let mut progress = if out.is_terminal() { Progress::hidden() } else { Progress::stderr() };
         progress.begin("classify", None);
         Self {
             classifier,
-            form,
+            form: Form::of(args),
+            reject_below: args.reject_below,
             out,
             worker: Worker::new(),
             waiting: Vec::new(),
@@ -159,6 +170,7 @@ impl<'a> Job<'a> {
         self.classifier.classify(&mut self.worker, flows.as_ragged(), &mut labels, Some(&mut scores))?;
         for ((row, &label), scores) in rows.iter().zip(&labels).zip(scores.chunks_exact(n_labels)) {
             self.n_done += 1;
+            let label = self.reject_below.map_or(label, |threshold| verdict(scores, threshold));
             self.truths.add(row, label)?;
             let name = self.classifier.labels().get(label as usize).map(String::as_str);
             let probability = scores.iter().copied().fold(0.0, f32::max);
@@ -197,6 +209,15 @@ impl<'a> Job<'a> {
         };
         self.out.written(line)
     }
+}
+
+/// The label of a flow of these scores, unknown below `threshold`.
+fn verdict(scores: &[f32], threshold: f32) -> u32 {
+    let best = scores
+        .iter()
+        .zip(0u32..)
+        .fold((f32::NEG_INFINITY, UNKNOWN), |best, (&score, label)| if score > best.0 { (score, label) } else { best });
+    if best.0 >= threshold { best.1 } else { UNKNOWN }
 }
 
 fn json_line(number: usize, row: &Row, label: Option<&str>, probability: f32) -> serde_json::Value {

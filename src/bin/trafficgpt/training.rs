@@ -9,6 +9,7 @@ use trafficgpt::train::progress::Progress;
 use trafficgpt::train::schedule::Schedule;
 use trafficgpt::train::session::{self, Data, Session, Summary};
 use trafficgpt::train::settings::{self, Choose};
+use trafficgpt::train::table::{Filter, Table};
 use trafficgpt::{Error, Kind, Result};
 
 /// The figures of an evaluation that are worth a last line.
@@ -35,6 +36,10 @@ pub struct RunArgs {
     /// Leave out rows where a column has this value.
     #[arg(long, value_name = "COLUMN=VALUE")]
     exclude: Vec<String>,
+    /// Leave out all flows of this class, as --exclude label=NAME does, so that `evaluate` can show whether the model sees
+    /// that they are none of those it knows; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    hold_out_class: Vec<String>,
     /// Allow groups that have flows in several splits: figures will flatter.
     #[arg(long)]
     allow_shared_groups: bool,
@@ -155,16 +160,16 @@ impl RunArgs {
         let given = Data {
             flows: self.flows.clone(),
             unlabelled: self.unlabelled.clone(),
-            exclude: self.exclude.clone(),
+            exclude: [self.exclude.clone(), self.held_out()?].concat(),
             allow_shared_groups: self.allow_shared_groups,
             learn_val: self.learn_val,
             teachers: teachers.to_vec(),
         };
         if self.resume {
-            if self.config.is_some() || !self.exclude.is_empty() || self.allow_shared_groups || self.learn_val {
+            if self.config.is_some() || !given.exclude.is_empty() || self.allow_shared_groups || self.learn_val {
                 return Err(Error::invalid(
                     "--resume keeps the run's settings and rows: leave out --config, --exclude, \
-                     --allow-shared-groups and --learn-val",
+                     --hold-out-class, --allow-shared-groups and --learn-val",
                 ));
             }
             return Ok(Plan::Resume { flags, data: given });
@@ -185,6 +190,18 @@ impl RunArgs {
             given
         };
         Ok(Plan::New { flags, data })
+    }
+
+    /// The exclusions of the classes to hold out, which must be there, or a slip of the pen would go unseen.
+    fn held_out(&self) -> Result<Vec<String>> {
+        let exclusion = |name: &String| {
+            let of_class = Filter { column: "label".to_string(), value: name.clone(), exclude: false };
+            if !self.flows.is_empty() && Table::read_many(&self.flows, &[of_class])?.rows.is_empty() {
+                return Err(Error::invalid(format!("--hold-out-class {name}: no flow has this label")));
+            }
+            Ok(format!("label={name}"))
+        };
+        self.hold_out_class.iter().map(exclusion).collect()
     }
 
     /// Runs `work` on `threads` threads (0: all) with progress and interrupts, and reports how it ended.

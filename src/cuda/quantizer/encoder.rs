@@ -152,12 +152,12 @@ impl EncodeKernel {
         device.run("encoding", |stream| {
             stream.memcpy_htod(&[u32::MAX, 0], report)?;
             let mut launch = stream.launch_builder(&self.0);
-            launch.arg(packets).arg(&count).arg(&lookup.columns).arg(&lookup.buckets).arg(&lookup.steps);
+            launch.arg(packets).arg(&count).arg(&lookup.ranges).arg(&lookup.steps);
             launch.arg(tokens).arg(report);
             // SAFETY: the arguments are those of the kernel, in order and type (module.rs tests the list). It reads `n`
             // packets and writes `n` tokens and two words, for which there is room as checked above; what it reads of the
-            // table stays inside it, because every column ends with a threshold that no legal time passes (lookup.rs
-            // tests that) and illegal times are not looked up.
+            // table stays inside it, because every bucket is followed by a step, every list ends with a time that no legal
+            // one reaches (lookup.rs tests both), and illegal times are not looked up.
             unsafe { launch.launch(grid) }.map(drop)
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::cuda::device::Device;
 use crate::error::Result;
-use crate::quantizer::table::{Arrays, Column, MAX_SIZE, Step, Table};
+use crate::quantizer::table::{Arrays, LIST, MAX_SIZE, RANGES, SEARCH, Step, Table};
 use crate::quantizer::{Codebook, Scaler};
 use cudarc::driver::CudaSlice;
 use rayon::prelude::*;
@@ -11,40 +11,42 @@ use rayon::prelude::*;
 /// of memory.
 const PARTS: usize = 8;
 
-/// Columns, buckets and steps, as in [`Table`].
+/// Ranges and steps, as in [`Table`].
 #[derive(Debug)]
 pub(in crate::cuda) struct Lookup {
-    pub columns: Vec<Column>,
-    pub buckets: Vec<u32>,
+    pub ranges: Vec<u32>,
     pub steps: Vec<Step>,
 }
 
 impl Lookup {
     /// The whole of `table`.
     pub(in crate::cuda) fn of(table: &Table) -> Self {
-        let Arrays { columns, buckets, steps } = table.arrays();
-        Self { columns: columns.to_vec(), buckets: buckets.to_vec(), steps: steps.to_vec() }
+        let Arrays { ranges, steps } = table.arrays();
+        Self { ranges: ranges.to_vec(), steps: steps.to_vec() }
     }
 
-    /// The columns of `sizes`, which rise and lie within ±65,535, built on all threads. Packets of other sizes are left
+    /// The steps of `sizes`, which rise and lie within ±65,535, built on all threads. Packets of other sizes are left
     /// undecided.
     pub(in crate::cuda) fn of_sizes(scaler: Scaler, codebook: &Codebook, sizes: &[i32]) -> Self {
         let parts: Vec<(&[i32], Table)> = sizes
             .par_chunks(sizes.len().div_ceil(PARTS).max(1))
             .map(|sizes| (sizes, Table::of_sizes(scaler, codebook, [sizes.to_vec()])))
             .collect();
-        // Column, bucket and step of a table without sizes: what all of them begin with.
+        // What a table without sizes has, and all of them begin with.
         let mut all = Self::of(&Table::of_sizes(scaler, codebook, []));
         for (sizes, table) in &parts {
-            let (bucket, step) = (all.buckets.len() as u32, all.steps.len() as u32);
+            let base = all.steps.len() as u32;
             let arrays = table.arrays();
             for &size in *sizes {
-                let at = (size + MAX_SIZE) as usize;
-                let column = arrays.columns[at];
-                all.columns[at] = Column { first: column.first + bucket, ..column };
+                let at = (size + MAX_SIZE) as usize * RANGES;
+                for (range, own) in all.ranges[at..at + RANGES].iter_mut().zip(&arrays.ranges[at..]) {
+                    *range = own + (base << 5);
+                }
             }
-            all.buckets.extend(arrays.buckets.iter().map(|first| first + step));
-            all.steps.extend_from_slice(arrays.steps);
+            all.steps.extend(arrays.steps.iter().map(|&[time, token]| {
+                let is_list = (LIST..SEARCH).contains(&token);
+                [time, if is_list { token + base } else { token }]
+            }));
         }
         all
     }
@@ -53,8 +55,7 @@ impl Lookup {
     pub(in crate::cuda) fn upload(&self, device: &Device) -> Result<DeviceLookup> {
         device.run("copying the quantizer's table", |stream| {
             Ok(DeviceLookup {
-                columns: stream.clone_htod::<u32, _>(bytemuck::cast_slice(&self.columns))?,
-                buckets: stream.clone_htod(&self.buckets)?,
+                ranges: stream.clone_htod(&self.ranges)?,
                 steps: stream.clone_htod::<u32, _>(bytemuck::cast_slice(&self.steps))?,
             })
         })
@@ -63,8 +64,7 @@ impl Lookup {
 
 /// A [`Lookup`] in the device's memory.
 pub(in crate::cuda) struct DeviceLookup {
-    pub columns: CudaSlice<u32>,
-    pub buckets: CudaSlice<u32>,
+    pub ranges: CudaSlice<u32>,
     pub steps: CudaSlice<u32>,
 }
 
@@ -72,7 +72,6 @@ pub(in crate::cuda) struct DeviceLookup {
 mod tests {
     use super::*;
     use crate::packet::Packet;
-    use crate::quantizer::table::SEARCH;
     use crate::random::Stream;
 
     impl Lookup {
@@ -83,10 +82,14 @@ mod tests {
             if index > 2 * MAX_SIZE as u32 {
                 return None;
             }
-            let column = self.columns[index as usize];
-            let bucket = ((bits.max(column.begin) - column.begin) >> column.shift).min(column.more);
-            let first = self.buckets[(column.first + bucket) as usize] as usize;
-            let [_, token] = self.steps[first..].iter().find(|[threshold, _]| *threshold > bits)?;
+            let octave = ((bits >> 23).max(124) - 124).min(RANGES as u32 - 1);
+            let range = self.ranges[index as usize * RANGES + octave as usize];
+            let at = ((range >> 5) + ((bits & 0x7f_ffff) >> (range & 31))) as usize;
+            let token = if bits < self.steps[at][0] { self.steps[at][1] } else { self.steps[at + 1][1] };
+            if !(LIST..SEARCH).contains(&token) {
+                return Some(token).filter(|&token| token != SEARCH);
+            }
+            let [_, token] = self.steps[(token - LIST) as usize..].iter().find(|[time, _]| bits < *time)?;
             Some(*token).filter(|&token| token != SEARCH)
         }
     }
@@ -137,21 +140,22 @@ mod tests {
         }
     }
 
-    /// One that has nowhere else to stand: every read of the kernel stays inside the arrays.
+    /// What has nowhere else to stand: every read of the kernel stays inside the arrays.
     #[test]
-    fn every_column_ends_with_a_threshold_that_no_time_passes() {
+    fn every_bucket_and_every_list_ends_inside_the_table() {
         let codebook = codebook(300);
         for lookup in [
             Lookup::of(&Table::new(Scaler::Log1pUs, &codebook)),
             Lookup::of_sizes(Scaler::Log1pUs, &codebook, &[-1500, -52, 0, 40, 1500]),
         ] {
-            assert_eq!(lookup.columns.len(), 2 * MAX_SIZE as usize + 1);
-            for column in &lookup.columns {
-                assert!(column.shift < 32);
-                for bucket in column.first..=column.first + column.more {
-                    let first = lookup.buckets[bucket as usize] as usize;
-                    assert!(lookup.steps[first..].iter().any(|[bits, _]| *bits == f32::INFINITY.to_bits()));
-                }
+            assert!(lookup.ranges.len() > (2 * MAX_SIZE as usize + 1) * RANGES);
+            for range in &lookup.ranges {
+                let (first, shift) = ((range >> 5) as usize, range & 31);
+                assert!(shift <= 23 && first + (0x7f_ffff >> shift) + 1 < lookup.steps.len());
+            }
+            for [_, token] in lookup.steps.iter().filter(|step| (LIST..SEARCH).contains(&step[1])) {
+                let list = &lookup.steps[(token - LIST) as usize..];
+                assert!(list.iter().any(|[bits, _]| *bits == f32::INFINITY.to_bits()));
             }
         }
     }

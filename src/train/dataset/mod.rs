@@ -21,7 +21,7 @@ use crate::train::table::{self, Filter, Row, Split};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use splits::Splits;
+pub use splits::Splits;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -14,7 +14,7 @@ const MAX_GROUPS: usize = 1 << 26;
 
 /// What the rows say of the groups. Groups go by the digest of their name, so that long names take no memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Splits {
+pub struct Splits {
     of_group: HashMap<u128, Split>,
     shared: HashSet<u128>,
     /// Names of the first of those.
@@ -38,6 +38,11 @@ impl Splits {
         Ok(())
     }
 
+    /// Groups that lie on several sides.
+    pub fn n_shared(&self) -> usize {
+        self.shared.len()
+    }
+
     /// Refuses groups that lie on several sides.
     pub fn check(&self) -> Result<()> {
         if self.shared.is_empty() {
@@ -47,7 +52,7 @@ impl Splits {
         Err(Error::mismatch(format!(
             "{} groups have flows in more than one split, such as {}: related flows would be learnt and judged by; \
              split by group, or allow it with --allow-shared-groups",
-            self.shared.len(),
+            self.n_shared(),
             some.join(", ")
         )))
     }

@@ -307,7 +307,7 @@ mod tests {
             labelled: &labelled,
             unlabelled,
             filters,
-            val_share: 0.2,
+            val_share: 0.08,
             allow_shared_groups: false,
             most_bytes,
         };

@@ -2,33 +2,22 @@
 
 use super::features::{Direction, Quantity};
 use super::judge::Pictures;
-use super::report::{Report, SourceReport, figure};
+use super::report::{Report, SourceReport};
 use crate::error::Result;
+use crate::train::page::{self, END_TABLE, escaped, figure};
 use crate::train::plot;
 use std::fmt::Write as _;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1040px;margin:2em auto;padding:0 1em}\
-h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em}table{border-collapse:collapse;margin:1em 0}\
-th,td{padding:.2em .7em;text-align:right;border-bottom:1px solid #e4e4e4;font-variant-numeric:tabular-nums}\
-th:first-child,td:first-child{text-align:left}td.best{font-weight:700}.wide{overflow-x:auto}\
-.pictures{display:flex;flex-wrap:wrap;gap:8px}svg{max-width:100%;height:auto}p.small{color:#666;font-size:.9em}";
-
 /// The page of a report under `title`.
 pub fn page(title: &str, report: &Report, pictures: &Pictures) -> Result<String> {
-    let mut out = String::new();
-    let title = escaped(title);
-    let _ = write!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
-         <style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-    );
+    let mut out = page::begin(title);
     introduction(&mut out, report);
     summary(&mut out, report);
     distances(&mut out, report)?;
     distributions(&mut out, pictures)?;
     autocorrelations(&mut out, report)?;
     classes(&mut out, report);
-    out.push_str("</body></html>\n");
+    out.push_str(page::END);
     Ok(out)
 }
 
@@ -47,7 +36,7 @@ fn introduction(out: &mut String, report: &Report) {
     }
     out.push_str("</ul>\n");
     for note in &report.notes {
-        let _ = writeln!(out, "<p class=\"small\">{}</p>", escaped(note));
+        page::remark(out, note);
     }
 }
 
@@ -63,21 +52,16 @@ fn row(
     let competes = |source: &&SourceReport| source.name != "resampled";
     let ranks = report.sources.iter().filter(competes).filter_map(|s| of(s).zip(rank).map(|(v, rank)| rank(v)));
     let best = ranks.fold(f64::INFINITY, f64::min);
-    let _ = write!(out, "<tr><td>{}</td>", escaped(name));
-    for source in &report.sources {
+    let cells = report.sources.iter().map(|source| {
         let value = of(source);
         let is_best = competes(&source) && value.zip(rank).is_some_and(|(v, rank)| rank(v) <= best);
-        let _ = write!(out, "<td{}>{}</td>", if is_best { " class=\"best\"" } else { "" }, figure(value));
-    }
-    out.push_str("</tr>\n");
+        (figure(value), is_best)
+    });
+    page::row(out, name, cells);
 }
 
 fn head(out: &mut String, first: &str, report: &Report) {
-    let _ = write!(out, "<div class=\"wide\"><table><tr><th>{first}</th>");
-    for source in &report.sources {
-        let _ = write!(out, "<th>{}</th>", escaped(&source.name));
-    }
-    out.push_str("</tr>\n");
+    page::begin_table(out, first, report.sources.iter().map(|source| source.name.as_str()));
 }
 
 fn summary(out: &mut String, report: &Report) {
@@ -130,7 +114,7 @@ fn distances(out: &mut String, report: &Report) -> Result<()> {
             let name = format!("{}, {}{unit}", feature.quantity.name(), feature.direction.name());
             row(out, &name, report, &|s| of(&s.features[i]), Some(&small));
         }
-        out.push_str("</table></div>\n");
+        out.push_str(END_TABLE);
     }
     Ok(())
 }
@@ -198,20 +182,6 @@ fn classes(out: &mut String, report: &Report) {
             };
             row(out, &format!("{name} ({flows})"), report, &of, None);
         }
-        out.push_str("</table></div>\n");
+        out.push_str(END_TABLE);
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -1,6 +1,7 @@
 //! What an evaluation of generators found, as figures.
 
 use super::features::{Direction, Quantity};
+use crate::train::page::figure;
 use serde::Serialize;
 use std::fmt;
 
@@ -114,11 +115,6 @@ impl SourceReport {
 pub fn mean(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, n) = values.into_iter().flatten().fold((0.0, 0), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / f64::from(n))
-}
-
-/// A figure with three digits, or a dash.
-pub fn figure(value: Option<f64>) -> String {
-    value.map_or("-".to_string(), |v| format!("{v:.3}"))
 }
 
 impl fmt::Display for Report {

@@ -1,17 +1,16 @@
 //! Which class was taken for which.
 
-use super::canvas::{Drawn, FAINT, INK, anchored, letters, save};
+use super::canvas::{Drawn, FAINT, INK, anchored, letters, render};
 use crate::error::{Error, Result};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
-use std::path::Path;
 
 /// Most labels a picture has room for.
-const MAX_LABELS: usize = 200;
+pub const MAX_LABELS: usize = 200;
 
-/// Writes a picture of a confusion matrix. `rows[truth]` counts the predictions of the flows of a class: one for every
+/// A picture of a confusion matrix, as SVG. `rows[truth]` counts the predictions of the flows of a class: one for every
 /// label, and perhaps one more for "unknown". A cell's shade is its share of the row, so that rare classes are seen.
-pub fn confusion(path: &Path, title: &str, labels: &[String], rows: &[&[u64]]) -> Result<()> {
+pub fn confusion(title: &str, labels: &[String], rows: &[&[u64]]) -> Result<String> {
     let n = labels.len();
     let columns = rows.first().map_or(0, |row| row.len());
     if n == 0
@@ -34,7 +33,7 @@ pub fn confusion(path: &Path, title: &str, labels: &[String], rows: &[&[u64]]) -
     let (left, top) = (60 + widest * letter as i32 * 6 / 10, 110 + widest * letter as i32 * 6 / 10);
     let right = left + cell * columns.len() as i32;
     let size = ((right + 130).max(640) as u32, (top + cell * n as i32 + 30) as u32);
-    save(path, size, |sheet| {
+    render(size, |sheet| {
         sheet.draw_text(title, &letters(22, INK), (16, 14))?;
         let remark = "row: the true class · column: what it was taken for · number: percent of the row";
         sheet.draw_text(remark, &letters(14, FAINT), (16, 46))?;

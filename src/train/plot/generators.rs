@@ -135,7 +135,7 @@ pub fn lags(title: &str, real: &[Option<f64>], series: &[Named<'_, Option<f64>>]
 }
 
 /// Writes the title and what the colours mean at the top of a sheet, and gives the rest of it.
-fn legend<'a, 'n>(sheet: &Area<'a>, names: impl Iterator<Item = &'n str>, title: Option<&str>) -> Drawn<Area<'a>> {
+pub fn legend<'a, 'n>(sheet: &Area<'a>, names: impl Iterator<Item = &'n str>, title: Option<&str>) -> Drawn<Area<'a>> {
     let mut y = 6;
     if let Some(title) = title {
         sheet.draw_text(title, &letters(16, INK), (12, y))?;

@@ -11,9 +11,11 @@ mod curves;
 mod flows;
 mod generators;
 mod histogram;
+mod judged;
 
 pub use codebook::codebook;
 pub use compare::compare;
-pub use confusion::confusion;
+pub use confusion::{MAX_LABELS, confusion};
 pub use curves::{Series, curves};
 pub use generators::{bars, densities, lags};
+pub use judged::{reliability, steps};
