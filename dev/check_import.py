@@ -252,7 +252,8 @@ def main():
                 print(f"n_inner {inner or '4 x n_embd'}")
                 check_form(program, scratch / f"{i}-{inner}", form, network(i, vocab, inner=inner), k)
         if args.original:
-            finite = [row for row in json.loads((args.original / "clusters.json").read_text()) if row[0] == row[0]]
+            rows = json.loads((args.original / "clusters.json").read_text())
+            finite = [row for row in rows if np.isfinite(row).all()]
             names = json.loads((args.original / "ids_to_tokens.json").read_text())
             print(f"the original's tokens, {len(finite)} centroids and {len(names)} names, 6 layers of 512")
             model = network(1, len(finite) + len(names), 128, 6, 512, 8)

@@ -6,7 +6,8 @@
 //! without having read those before it.
 
 use super::splits::{Splits, share_of};
-use super::{Dataset, Flows, Request, Staged};
+use super::staging::Staged;
+use super::{Dataset, Flows, Request};
 use crate::error::{Error, Result};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
