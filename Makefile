@@ -89,7 +89,7 @@ header: ## write include/trafficgpt.h and tests/abi anew from the sources
 bench: ## the benches
 	$(CARGO) bench --features train
 
-bench-gpu: ## the kernels on a GPU beside the CPU, as one table; skipped without a GPU
+bench-gpu: ## the kernels on a GPU beside CPU and PyTorch, as one table; skipped without a GPU
 	@CARGO="$(CARGO)" benches/gpu.sh bench
 
 # From directory $(1) to directory $(2), so that what is installed may be moved as a whole.

@@ -2,7 +2,8 @@
 # Checks and measures the kernels on a GPU:
 #
 #   benches/gpu.sh test           every kernel against the CPU, then under compute-sanitizer where it is installed
-#   benches/gpu.sh bench [N [K]]  one table: encoding, brute force and a fit of N packets to K centroids (100 M, 16,384)
+#   benches/gpu.sh bench [N [K]]  one table: the network (classify, generate); encoding, brute force and a fit of N packets
+#                                 to K centroids (100 M, 16,384); the network in PyTorch, where PYTHON (python3) has torch
 #   benches/gpu.sh build          makes the two programs that these run, target/gpu/checks and target/gpu/bench
 #
 # A machine with a GPU needs the driver (530 or later) and compute capability 8.0, neither CUDA's toolkit nor the network.
@@ -18,7 +19,7 @@ built=target/gpu
 
 # What the programs are made of, as one number.
 sources() {
-    find src kernels benches/gpu.rs build.rs Cargo.toml Cargo.lock -type f | LC_ALL=C sort | xargs sha256sum |
+    find src kernels benches/gpu build.rs Cargo.toml Cargo.lock -type f | LC_ALL=C sort | xargs sha256sum |
         sha256sum | cut -d' ' -f1
 }
 
@@ -58,7 +59,7 @@ need() {
     fi
 }
 
-run_checks() { "$@" "$built/checks" cuda::on_gpu:: --show-output --test-threads=1; }
+run_checks() { "$@" "$built/checks" cuda::on_gpu --show-output --test-threads=1; }
 
 run_tests() {
     need
@@ -87,7 +88,14 @@ test) run_tests ;;
 bench)
     need
     shift
-    "$built/bench" "$@"
+    out=$("$built/bench" "$@" | tee /dev/stderr)
+    # The same weights in PyTorch, in the same run.
+    if ! grep -q '^skipped: ' <<<"$out"; then
+        weights=$(mktemp)
+        trap 'rm -f "$weights"' EXIT
+        "$built/bench" weights "$weights"
+        "${PYTHON:-python3}" benches/gpu_torch.py "$weights"
+    fi
     ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2

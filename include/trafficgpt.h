@@ -47,11 +47,15 @@
  */
 
 /* SETTINGS, for tgpt_config_set: key (default), meaning
- *   engine (auto): who runs the network: auto (onnx where its library is found, else native), native or onnx; an engine
- *       named here never falls back to another
+ *   engine (auto): who runs the network: auto (cuda where a GPU answers, else onnx where its library is found, else
+ *       native), native, onnx or cuda; an engine named here never falls back to another
  *   threads (1): CPU threads of one worker, 1..=1024; leave it at 1 and use one worker per core where flows are many
- *   precision (f32): of the engine native: f32, or bf16 for up to twice the speed and two digits; needs AVX512-BF16
+ *   precision (f32): of the engines native and cuda: f32, or bf16 for two digits and up to twice the speed (native;
+ *       needs AVX512-BF16) or tensor cores (cuda; the network's width must be a multiple of 8)
  *   onnx.library (empty): path of libonnxruntime.so; empty: ORT_DYLIB_PATH, beside this library, then the system's
+ *   cuda.device (0): which GPU the engine cuda takes, 0..=255
+ *   cuda.memory (0): bytes of the GPU's memory that one model may take, with K, M or G for powers of 1024; more work
+ *       than fits is done in parts; 0: half of what is free
  *   meter.idle_timeout (60): seconds without a packet after which a flow of a capture has ended; more than 0
  *   meter.active_timeout (0): seconds after its first packet at which a flow of a capture is ended; 0: never
  *   meter.n_packets (126): packets of a flow that are kept, 1..=65536; models read 126 at most
@@ -611,12 +615,15 @@ tgpt_status tgpt_config_new(struct tgpt_config **out, struct tgpt_error *error);
  * Sets one key. Handles made from the config before keep what they were made with.
  *
  * `key`, `value`: UTF-8, copied.
- * Errors: TGPT_E_INVALID for an unknown key or a value out of its range, TGPT_E_NO_RUNTIME for an engine that is not
- * part of this build; the key then keeps its value. TGPT_E_BUSY where another thread is inside this config.
+ * Errors: TGPT_E_INVALID for an unknown key or a value out of its range; the key then keeps its value. TGPT_E_BUSY where
+ * another thread is inside this config.
  * Threads: one at a time per config.
  * Since: 0.1.0.
  */
-tgpt_status tgpt_config_set(struct tgpt_config *config, const char *key, const char *value, struct tgpt_error *error);
+tgpt_status tgpt_config_set(struct tgpt_config *config,
+                            const char *key,
+                            const char *value,
+                            struct tgpt_error *error);
 
 /**
  * Frees a config; NULL is legal. Handles made from it are not touched.
@@ -826,7 +833,7 @@ tgpt_status tgpt_classifier_open(const struct tgpt_context *context,
                                  struct tgpt_error *error);
 
 /**
- * The engine in use, "native" or "onnx". NULL where `classifier` is NULL.
+ * The engine in use, "native", "onnx" or "cuda". NULL where `classifier` is NULL.
  *
  * Returns a static string.
  * Threads: any.
@@ -922,7 +929,7 @@ tgpt_status tgpt_generator_open(const struct tgpt_context *context,
                                 struct tgpt_error *error);
 
 /**
- * The engine in use, "native" or "onnx". NULL where `generator` is NULL.
+ * The engine in use, "native", "onnx" or "cuda". NULL where `generator` is NULL.
  *
  * Returns a static string.
  * Threads: any.

@@ -16,9 +16,6 @@ use std::sync::Arc;
 /// The label of a flow whose best probability is below the model's threshold.
 pub const UNKNOWN: u32 = u32::MAX;
 
-/// Tokens that go to the engine at once: enough for full matrix products, little enough to stay in the cache.
-const TOKENS_PER_BATCH: usize = 2048;
-
 /// A bundle's classifier. Immutable; any number of threads may use it, each with a worker of its own.
 #[derive(Clone, Debug)]
 pub struct Classifier {
@@ -167,7 +164,7 @@ impl Classifier {
     /// Fills `scratch.sequences` with the sequences of flows from `begin` on, up to a batch; returns the flow after.
     fn fill(&self, flows: Input<'_>, begin: usize, scratch: &mut Scratch) -> Result<usize> {
         let vocabulary = self.model.vocabulary();
-        let n_positions = self.model.engine().config().n_positions;
+        let (n_positions, most) = (self.model.engine().config().n_positions, self.model.engine().batch_tokens());
         scratch.sequences.clear();
         for i in begin..flows.len() {
             let n_packets = match flows {
@@ -193,7 +190,7 @@ impl Classifier {
                     scratch.sequences.push(sequence.chain(ended).chain(padding).take(n_positions));
                 }
             }
-            if scratch.sequences.as_ragged().total() >= TOKENS_PER_BATCH {
+            if scratch.sequences.as_ragged().total() >= most {
                 return Ok(i + 1);
             }
         }

@@ -1,5 +1,6 @@
 //! Settings of the library as string keys. One table serves the C setter, the command line's `--set` and the docs.
 
+use crate::cuda::gpt2;
 use crate::engine::{EngineChoice, Precision};
 use crate::error::{Error, Result};
 use crate::flows::{self, WhenFull};
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 /// Threads one worker may be given.
 const MAX_THREADS: usize = 1024;
+
+/// Highest number of a GPU.
+const MAX_DEVICE: usize = 255;
 
 /// Packets of a flow that metering may be told to keep, flows it may track at once, and seconds of a timeout.
 const MAX_PACKETS: usize = 65_536;
@@ -22,10 +26,12 @@ pub struct Settings {
     pub engine: EngineChoice,
     /// CPU threads that one worker uses.
     pub threads: usize,
-    /// What the native engine rounds the factors of its products to.
+    /// What the engines native and cuda round the factors of its products to.
     pub precision: Precision,
     /// Path of ONNX Runtime's shared library; searched for where absent.
     pub onnx_library: Option<PathBuf>,
+    /// How a network is put on a GPU.
+    pub cuda: gpt2::Options,
     /// How captures become flows.
     pub meter: meter::Options,
     /// How a streaming table is made.
@@ -39,6 +45,7 @@ impl Default for Settings {
             threads: 1,
             precision: Precision::F32,
             onnx_library: None,
+            cuda: gpt2::Options::default(),
             meter: meter::Options::default(),
             flows: flows::Options::default(),
         }
@@ -61,8 +68,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "engine",
         default: "auto",
-        help: "who runs the network: auto (onnx where its library is found, else native), native or onnx; \
-               an engine named here never falls back to another",
+        help: "who runs the network: auto (cuda where a GPU answers, else onnx where its library is found, else native), \
+               native, onnx or cuda; an engine named here never falls back to another",
         set: |settings, value| {
             settings.engine = value.parse()?;
             Ok(())
@@ -80,7 +87,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "precision",
         default: "f32",
-        help: "of the engine native: f32, or bf16 for up to twice the speed and two digits; needs AVX512-BF16",
+        help: "of the engines native and cuda: f32, or bf16 for two digits and up to twice the speed (native; needs \
+               AVX512-BF16) or tensor cores (cuda; the network's width must be a multiple of 8)",
         set: |settings, value| {
             settings.precision = match value {
                 "f32" => Precision::F32,
@@ -96,6 +104,26 @@ pub const KEYS: &[Key] = &[
         help: "path of libonnxruntime.so; empty: ORT_DYLIB_PATH, beside this library, then the system's",
         set: |settings, value| {
             settings.onnx_library = (!value.is_empty()).then(|| PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Key {
+        name: "cuda.device",
+        default: "0",
+        help: "which GPU the engine cuda takes, 0..=255",
+        set: |settings, value| {
+            settings.cuda.device = integer("cuda.device", value, 0, MAX_DEVICE)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "cuda.memory",
+        default: "0",
+        help: "bytes of the GPU's memory that one model may take, with K, M or G for powers of 1024; more work than fits \
+               is done in parts; 0: half of what is free",
+        set: |settings, value| {
+            let bytes = bytes("cuda.memory", value)?;
+            settings.cuda.memory = (bytes > 0).then_some(bytes);
             Ok(())
         },
     },
@@ -296,6 +324,8 @@ mod tests {
             ("threads", "7"),
             ("precision", "bf16"),
             ("onnx.library", "x"),
+            ("cuda.device", "1"),
+            ("cuda.memory", "2G"),
             ("meter.idle_timeout", "0.5"),
             ("meter.active_timeout", "60"),
             ("meter.n_packets", "20"),
@@ -331,6 +361,8 @@ mod tests {
             ("engine", "gpu"),
             ("precision", "f16"),
             ("no.such", "1"),
+            ("cuda.device", "256"),
+            ("cuda.memory", "-1"),
             ("meter.idle_timeout", "0"),
             ("meter.idle_timeout", "nan"),
             ("meter.active_timeout", "-1"),

@@ -2,12 +2,12 @@
 
 use crate::context::Context;
 use crate::engine::EngineKind;
+use crate::engine::draw::{Draw, Drawing};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged, Rows};
 use crate::quantizer::Quantizer;
-use crate::random::uniform;
-use crate::sampling::{Decode, Sampler, Sampling, nll};
+use crate::sampling::{Decode, Sampling, nll};
 use crate::tokens::Token;
 use crate::worker::Worker;
 use std::path::Path;
@@ -226,8 +226,7 @@ impl Generator {
     /// The packet tokens of every flow, in flow order.
     fn decode(&self, worker: &mut Worker, task: &Task<'_>) -> Result<Vec<Vec<Token>>> {
         let vocabulary = self.model.vocabulary();
-        let mut sampler = Sampler::new(task.sampling, vocabulary)?;
-        let n_logits = vocabulary.len();
+        let mut drawing = Drawing::new(vocabulary, task.sampling)?;
         let n_flows = task.known.len();
         let mut finished = vec![Vec::new(); n_flows];
         // Flows that have all their packets need no work.
@@ -250,16 +249,18 @@ impl Generator {
         let n_slots = n_flows.min(session.best_slots());
         let mut drafts: Vec<Draft> = (0..n_slots).map_while(|slot| next(slot, &mut finished)).collect();
         session.begin(drafts.len())?;
-        let mut slots = Vec::with_capacity(drafts.len());
+        let (mut slots, mut draws) = (Vec::with_capacity(n_slots), Vec::with_capacity(n_slots));
         while !drafts.is_empty() {
             slots.clear();
             slots.extend(drafts.iter().map(|d| d.slot));
             scratch.tokens.clear();
             scratch.tokens.extend(drafts.iter().map(|d| d.last));
-            scratch.logits.resize(drafts.len() * n_logits, 0.0);
-            session.step(&slots, &scratch.tokens, &mut scratch.logits)?;
-            for (draft, logits) in drafts.iter_mut().zip(scratch.logits.chunks_exact(n_logits)) {
-                draft.last = task.next_token(draft, logits, &mut sampler)?;
+            draws.clear();
+            draws.extend(drafts.iter().map(|draft| task.draw(draft)));
+            session.draw(&slots, &mut scratch.tokens, &draws, &mut drawing)?;
+            for (draft, &drawn) in drafts.iter_mut().zip(&scratch.tokens) {
+                // What is known comes instead of what was drawn.
+                draft.last = task.known.row(draft.flow).get(draft.tokens.len()).copied().unwrap_or(drawn);
                 if draft.last != vocabulary.eof {
                     draft.tokens.push(draft.last);
                 }
@@ -286,15 +287,11 @@ impl Generator {
 }
 
 impl Task<'_> {
-    /// The token after those of `draft`: the flow's own where it is known, else one that is drawn.
-    fn next_token(&self, draft: &Draft, logits: &[f32], sampler: &mut Sampler) -> Result<Token> {
+    /// How the token after those of `draft` is drawn.
+    fn draw(&self, draft: &Draft) -> Draw {
         let step = draft.tokens.len();
-        if let Some(&known) = self.known.row(draft.flow).get(step) {
-            return Ok(known);
-        }
         let flow = self.sampling.first_flow.wrapping_add(draft.flow as u64);
-        let u = uniform(self.sampling.seed, flow, step as u64);
-        sampler.draw(logits, step >= self.min_packets.max(1), u)
+        Draw { flow, step: step as u32, may_end: step >= self.min_packets.max(1) }
     }
 }
 

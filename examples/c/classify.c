@@ -14,7 +14,7 @@
 enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
 static const char usage[] =
-    "usage: classify [--engine auto|native|onnx] [--onnx-library FILE] [--limit N] BUNDLE CAPTURE\n"
+    "usage: classify [--engine auto|native|onnx|cuda] [--onnx-library FILE] [--limit N] BUNDLE CAPTURE\n"
     "\n"
     "Prints client, server, label, probability and number of packets of every flow in CAPTURE\n"
     "(pcap or pcapng, plain or gzip), as the classifier in BUNDLE sees them.\n"

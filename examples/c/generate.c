@@ -16,7 +16,7 @@ enum { DONE = 0, FAILED = 1, USAGE = 2 };
 #define MAX_FLOWS 1000000u
 
 static const char usage[] =
-    "usage: generate [--class NAME] [-n FLOWS] [--seed SEED] [--engine auto|native|onnx] [--onnx-library FILE]\n"
+    "usage: generate [--class NAME] [-n FLOWS] [--seed SEED] [--engine auto|native|onnx|cuda] [--onnx-library FILE]\n"
     "                BUNDLE OUT.csv\n"
     "\n"
     "Writes OUT.csv with one row per packet: flow, packet, size (bytes; negative from the server), ipt_us (since the\n"

@@ -45,7 +45,7 @@ static const char usage[] =
     "  --rate N       so many flows begin every second (default: 10)\n"
     "  --seconds N    send nothing that is due later (default: send all)\n"
     "  --seed SEED    where the draws come from (default: 0)\n"
-    "  --engine NAME  who runs the network: auto, native or onnx (default: auto)\n";
+    "  --engine NAME  who runs the network: auto, native, onnx or cuda (default: auto)\n";
 
 typedef struct {
   const char *interface, *class_name, *engine, *bundle;

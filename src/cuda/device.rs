@@ -1,7 +1,7 @@
 //! One GPU: finding it, and running driver calls on it so that every failure becomes an [`Error`].
 
 use crate::error::{Error, Kind, Result};
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     name: String,
+    multiprocessors: usize,
 }
 
 impl Device {
@@ -60,8 +61,23 @@ impl Device {
                 "GPU {ordinal}, {name}, has compute capability {major}.{minor}; {need_major}.{need_minor} is needed"
             )));
         }
+        let multiprocessors =
+            guarded(&what, || context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT))?;
         let stream = guarded(&what, || context.new_stream())?;
-        Ok(Arc::new(Self { context, stream, name }))
+        Ok(Arc::new(Self { context, stream, name, multiprocessors: multiprocessors.max(1) as usize }))
+    }
+
+    /// The same GPU with a stream of its own: what is asked for through one does not wait for the other. Memory that was
+    /// written through one may be read through the other once that has been waited for.
+    pub fn beside(&self) -> Result<Arc<Self>> {
+        let stream = guarded("making a stream", || self.context.new_stream())?;
+        let (context, name, multiprocessors) = (self.context.clone(), self.name.clone(), self.multiprocessors);
+        Ok(Arc::new(Self { context, stream, name, multiprocessors }))
+    }
+
+    /// Processors of the GPU that each run blocks.
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     /// Its name, as the driver tells it.

@@ -4,7 +4,8 @@
 //! where there is none, and then they return an error that says so. The kernels are compiled ahead of time, to PTX for
 //! compute capability 8.0, which the driver compiles for the GPU it finds.
 //!
-//! Tokens are those of the CPU, exactly; sums are of integers and do not depend on the device.
+//! Tokens are those of the CPU, exactly; the quantizer's sums are of integers and do not depend on the device. The network's
+//! are of floating point, each in one order whatever the batch.
 
 mod bandwidth;
 #[allow(unsafe_code, reason = "kernels take pointers")]
@@ -13,6 +14,8 @@ pub mod brute;
 pub mod device;
 mod fixed;
 mod geometry;
+#[allow(unsafe_code, reason = "kernels take pointers")]
+pub mod gpt2;
 mod module;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 pub mod quantizer;
@@ -25,3 +28,5 @@ mod checks;
 mod on_cpu;
 #[cfg(test)]
 mod on_gpu;
+#[cfg(test)]
+mod on_gpu_network;

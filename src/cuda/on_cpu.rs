@@ -6,7 +6,10 @@ use super::brute::Precision;
 use super::checks::{self, Run};
 use super::fixed::TimeScale;
 use super::geometry::{self, FOUR_EACH, TILE};
+use super::gpt2::checks::{self as network, RunKernel, Value};
+use super::module::Kernel;
 use super::quantizer::lookup::Lookup;
+use crate::backend::packed::Precision as OfNetwork;
 use crate::packet::Packet;
 use crate::quantizer::Codebook;
 use crate::quantizer::scaler::Point;
@@ -66,45 +69,58 @@ impl OnCpu {
         bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
     }
 
-    /// Runs `kernel` over `n` items, with `numbers` as its other arguments.
-    fn run(&self, kernel: &str, per_block: u32, n: usize, numbers: &[f64]) {
-        let grid = geometry::launch(n, per_block).unwrap().grid_dim.0;
+    /// Runs `blocks` blocks of `kernel` with these arguments: names of buffers and numbers.
+    fn run(&self, kernel: &str, blocks: usize, arguments: &[String]) {
         let output = Command::new(self.0.path().join("on_cpu"))
             .arg(kernel)
             .arg(self.0.path())
-            .args([grid.to_string(), n.to_string()])
-            .args(numbers.iter().map(f64::to_string))
+            .arg(blocks.to_string())
+            .args(arguments)
             .output()
             .unwrap();
         assert!(output.status.success(), "{kernel}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
+/// Blocks for `n` items.
+fn blocks(n: usize, per_block: u32) -> usize {
+    geometry::launch(n, per_block).unwrap().grid_dim.0 as usize
+}
+
+macro_rules! arguments {
+    ($($argument:expr),*) => { &[$($argument.to_string()),*] };
+}
+
 impl Run for OnCpu {
     fn encode(&self, packets: &[Packet], lookup: &Lookup) -> (Vec<Token>, [u32; 2]) {
+        let n = packets.len();
         self.give("packets", packets);
         self.give("ranges", &lookup.ranges);
         self.give("steps", &lookup.steps);
-        self.give("tokens", &vec![77; packets.len()]);
+        self.give("tokens", &vec![77; n]);
         self.give("report", &[u32::MAX, 0]);
-        self.run("encode", FOUR_EACH, packets.len(), &[]);
+        let arguments = arguments!["packets", n, "ranges", "steps", "tokens", "report"];
+        self.run("encode", blocks(n, FOUR_EACH), arguments);
         let report = self.take("report");
         (self.take("tokens"), [report[0], report[1]])
     }
 
     fn accumulate(&self, packets: &[Packet], tokens: &[Token], k: usize, scale: &TimeScale) -> Vec<[u64; 3]> {
+        let n = packets.len();
         self.give("packets", packets);
         self.give("tokens", tokens);
         self.give("sums", &vec![[0u64; 3]; k]);
-        let numbers = [k as f64, scale.unit, scale.offset, f64::from(scale.last_zero)];
-        self.run("accumulate", TILE, packets.len(), &numbers);
+        let arguments = arguments!["packets", "tokens", n, k, scale.unit, scale.offset, scale.last_zero, "sums"];
+        self.run("accumulate", blocks(n, TILE), arguments);
         self.take("sums")
     }
 
     fn moments(&self, packets: &[Packet], scale: &TimeScale) -> [u64; 5] {
+        let n = packets.len();
         self.give("packets", packets);
         self.give("sums", &[0u64; 5]);
-        self.run("moments", TILE, packets.len(), &[scale.unit, scale.offset, f64::from(scale.last_zero)]);
+        let arguments = arguments!["packets", n, scale.unit, scale.offset, scale.last_zero, "sums"];
+        self.run("moments", blocks(n, TILE), arguments);
         self.take("sums").try_into().unwrap()
     }
 
@@ -122,10 +138,51 @@ impl Run for OnCpu {
                 "nearest_brute_f32"
             }
         };
-        self.give("tokens", &vec![77u32; points.len()]);
-        self.run(kernel, FOUR_EACH, points.len(), &[codebook.len() as f64]);
+        let n = points.len();
+        self.give("tokens", &vec![77u32; n]);
+        let arguments = arguments!["points", n, "centroids", codebook.len(), "tokens"];
+        self.run(kernel, blocks(n, FOUR_EACH), arguments);
         self.take("tokens")
     }
+}
+
+impl RunKernel for OnCpu {
+    fn run(&self, kernel: Kernel, blocks: usize, values: &mut [Value<'_>]) {
+        let mut arguments = Vec::new();
+        for (i, value) in values.iter().enumerate() {
+            let name = format!("buffer{i}");
+            arguments.push(match value {
+                Value::In(bytes) => {
+                    self.give(&name, bytes);
+                    name
+                }
+                Value::Out(bytes) => {
+                    self.give(&name, bytes);
+                    name
+                }
+                Value::U32(n) => n.to_string(),
+                Value::U64(n) => n.to_string(),
+                Value::F32(v) => v.to_string(),
+            });
+        }
+        OnCpu::run(self, kernel.name(), blocks, &arguments);
+        for (value, name) in values.iter_mut().zip(&arguments) {
+            if let Value::Out(bytes) = value {
+                **bytes = self.take(name);
+            }
+        }
+    }
+}
+
+/// Shapes of products: smaller than a tile, a tile, and parts of several.
+const SHAPES: [[usize; 3]; 5] = [[1, 1, 1], [3, 7, 5], [64, 64, 16], [65, 70, 33], [130, 67, 40]];
+const SHAPES_BF16: [[usize; 3]; 5] = [[1, 8, 8], [5, 3, 16], [64, 64, 32], [129, 136, 72], [70, 201, 168]];
+
+fn network_kernels(run: &dyn RunKernel) {
+    network::rows_are_embedded_and_normalised(run);
+    network::sequences_are_pooled(run);
+    network::sequences_attend(run, &[1, 2, 5, 33, 40]);
+    network::flows_attend_to_their_caches(run);
 }
 
 #[test]
@@ -138,6 +195,12 @@ fn kernels_give_the_hosts_results() {
     checks::extreme_packets_do_not_overflow(&run, 3 << 14);
     checks::moments_sum_as_the_host(&run, &[1, 31, 50_007]);
     checks::brute_force_finds_the_nearest(&run, &[1, 31, 1023, 1025, 4096, 3001]);
+    network_kernels(&run);
+    network::matrices_are_multiplied(&run, OfNetwork::F32, &SHAPES);
+    network::matrices_are_multiplied(&run, OfNetwork::Bf16, &SHAPES_BF16);
+    for (packets, rows) in [(1, 5), (31, 40), (300, 100), (2049, 40)] {
+        network::tokens_are_drawn_by_the_rule(&run, packets, rows);
+    }
 }
 
 #[test]
@@ -147,6 +210,10 @@ fn kernels_stay_within_their_buffers() {
     checks::accumulate_sums_as_the_host(&run, &[1, 16_385]);
     checks::moments_sum_as_the_host(&run, &[33]);
     checks::brute_force_finds_the_nearest(&run, &[1, 31, 1025]);
+    network_kernels(&run);
+    network::matrices_are_multiplied(&run, OfNetwork::F32, &SHAPES[..4]);
+    network::matrices_are_multiplied(&run, OfNetwork::Bf16, &SHAPES_BF16[..2]);
+    network::tokens_are_drawn_by_the_rule(&run, 33, 6);
 }
 
 #[test]
@@ -156,6 +223,12 @@ fn kernels_have_no_races() {
     checks::accumulate_sums_as_the_host(&run, &[16_385]);
     checks::moments_sum_as_the_host(&run, &[16_385]);
     checks::brute_force_finds_the_nearest(&run, &[1, 1025, 1023]);
+    network::sequences_are_pooled(&run);
+    network::flows_attend_to_their_caches(&run);
+    network::matrices_are_multiplied(&run, OfNetwork::F32, &[[65, 3, 33]]);
+    // So deep that every buffer of the pipeline is filled twice.
+    network::matrices_are_multiplied(&run, OfNetwork::Bf16, &[[5, 8, 168]]);
+    network::tokens_are_drawn_by_the_rule(&run, 33, 2);
 }
 
 /// The tests of `on_gpu`, all of them, in a process that finds a driver which runs on the CPU.
@@ -167,11 +240,13 @@ fn launchers_give_the_hosts_results() {
         return;
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["cuda::on_gpu::", "--show-output"])
+        .args(["cuda::on_gpu", "--show-output"])
         .env("LD_LIBRARY_PATH", directory.path())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("skipped:"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("a_fit_goes_where_the_cpus_goes ... ok"), "{text}");
+    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus"] {
+        assert!(text.contains(&format!("{test} ... ok")), "{text}");
+    }
 }

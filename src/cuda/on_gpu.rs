@@ -1,14 +1,19 @@
 //! Every kernel on a GPU, against the CPU. Without one these tests say so and pass.
 #![allow(clippy::print_stdout, reason = "says why a test was skipped")]
 
-use super::brute::{Brute, Precision};
+use super::brute::{self, Brute};
 use super::checks::{self, Run};
 use super::device::Device;
 use super::fixed::TimeScale;
+use super::gpt2::checks::{self as network, RunKernel, Value};
+use super::gpt2::{Arg, Buffer, launch};
+
+use super::module::Kernel;
 use super::quantizer::encoder::{EncodeKernel, Report};
 use super::quantizer::lookup::Lookup;
 use super::quantizer::{Encoder, Packets, fit};
 use super::sums::{Accumulate, SumSquares};
+use crate::backend::packed::Precision;
 use crate::error::Kind;
 use crate::packet::Packet;
 use crate::quantizer::columns::Columns;
@@ -30,7 +35,7 @@ fn lengths(device: &Device) -> [usize; 6] {
     [1, 31, 33, 1025, 16_385, most]
 }
 
-fn gpu() -> Option<Arc<Device>> {
+pub(super) fn gpu() -> Option<Arc<Device>> {
     match Device::open(0) {
         Err(error) if error.kind() == Kind::NoRuntime => {
             println!("skipped: {error}");
@@ -74,12 +79,60 @@ impl Run for OnGpu {
         SumSquares::load(&self.0).unwrap().run(&self.0, &self.upload(packets), packets.len(), scale).unwrap()
     }
 
-    fn nearest(&self, points: &[Point], codebook: &Codebook, precision: Precision) -> Vec<Token> {
+    fn nearest(&self, points: &[Point], codebook: &Codebook, precision: brute::Precision) -> Vec<Token> {
         let brute = Brute::new(&self.0, codebook, precision).unwrap();
         let mut batch = brute.upload(points).unwrap();
         brute.launch(&mut batch).unwrap();
         brute.tokens(&batch).unwrap()
     }
+}
+
+impl RunKernel for OnGpu {
+    fn run(&self, kernel: Kernel, blocks: usize, values: &mut [Value<'_>]) {
+        let device = &self.0;
+        let mut buffers = Vec::new();
+        let mut arguments = Vec::new();
+        for value in values.iter() {
+            let bytes: Option<&[u8]> = match value {
+                Value::In(bytes) => Some(bytes),
+                Value::Out(bytes) => Some(bytes),
+                _ => None,
+            };
+            let buffer = bytes.map(|bytes| Buffer::of(device, bytes, "test").unwrap());
+            arguments.push(match (value, &buffer) {
+                (_, Some(buffer)) => Arg::Address(buffer.begin()),
+                (Value::U64(v), _) => Arg::U64(*v),
+                (Value::F32(v), _) => Arg::F32(*v),
+                (Value::U32(v), _) => Arg::U32(*v as u32),
+                _ => unreachable!(),
+            });
+            buffers.push(buffer);
+        }
+        launch(device, "test", &kernel.load(device).unwrap(), blocks, &arguments).unwrap();
+        for (value, buffer) in values.iter_mut().zip(&buffers) {
+            if let (Value::Out(bytes), Some(buffer)) = (value, buffer) {
+                buffer.read(device, bytes.as_mut_slice(), "test").unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_networks_kernels() {
+    let Some(run) = gpu().map(OnGpu) else { return };
+    let small = lengths(&run.0)[5] < 10_000;
+    network::rows_are_embedded_and_normalised(&run);
+    network::sequences_are_pooled(&run);
+    network::sequences_attend(&run, if small { &[1, 9] } else { &[1, 2, 5, 33, 128, 40, 127] });
+    network::flows_attend_to_their_caches(&run);
+    for (packets, rows) in if small { [(33, 4), (70, 3)] } else { [(31, 500), (9902, 300)] } {
+        network::tokens_are_drawn_by_the_rule(&run, packets, rows);
+    }
+    let most = if small { 2 } else { 5 };
+    let of_f32 = [[1, 1, 1], [65, 70, 33], [64, 64, 16], [130, 67, 40], [1000, 1539, 513]];
+    network::matrices_are_multiplied(&run, Precision::F32, &of_f32[..most]);
+    let of_bf16 = [[1, 8, 8], [5, 3, 16], [129, 136, 72], [70, 201, 168], [1000, 1544, 520]];
+    network::matrices_are_multiplied(&run, Precision::Bf16, &of_bf16[..most]);
 }
 
 #[test]

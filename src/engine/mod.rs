@@ -1,6 +1,8 @@
-//! Inference behind one trait: embed a batch, or step a decode. Who implements it: [`native`] (our GPT-2 on the CPU)
-//! and [`onnx`] (ONNX Runtime). All give the same answers within the stated tolerance.
+//! Inference behind one trait: embed a batch, or step a decode. Who implements it: [`native`] (our GPT-2 on the CPU),
+//! [`onnx`] (ONNX Runtime) and [`cuda`] (our kernels on a GPU). All give the same answers within the stated tolerance.
 
+pub mod cuda;
+pub mod draw;
 pub mod native;
 pub mod onnx;
 
@@ -11,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gpt2::Config;
 use crate::packet::Ragged;
 use crate::tokens::Token;
+use draw::{Draw, Drawing};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,6 +25,8 @@ pub enum EngineKind {
     Native,
     /// ONNX Runtime, found at run time.
     Onnx,
+    /// Our kernels on a GPU, found at run time.
+    Cuda,
 }
 
 impl fmt::Display for EngineKind {
@@ -29,6 +34,7 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             EngineKind::Native => "native",
             EngineKind::Onnx => "onnx",
+            EngineKind::Cuda => "cuda",
         })
     }
 }
@@ -36,7 +42,7 @@ impl fmt::Display for EngineKind {
 /// What a caller asks for: one engine by name, or whichever is best here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// ONNX Runtime where its library is found, else native.
+    /// A GPU where one answers, else ONNX Runtime where its library is found, else native.
     #[default]
     Auto,
     /// This one or an error; never another.
@@ -51,10 +57,8 @@ impl FromStr for EngineChoice {
             "auto" => Ok(Self::Auto),
             "native" => Ok(Self::Named(EngineKind::Native)),
             "onnx" => Ok(Self::Named(EngineKind::Onnx)),
-            "cuda" => {
-                Err(Error::new(Kind::NoRuntime, "engine \"cuda\" is not part of this build; use auto, native or onnx"))
-            }
-            _ => Err(Error::invalid(format!("engine is \"{text}\"; it must be auto, native or onnx"))),
+            "cuda" => Ok(Self::Named(EngineKind::Cuda)),
+            _ => Err(Error::invalid(format!("engine is \"{text}\"; it must be auto, native, onnx or cuda"))),
         }
     }
 }
@@ -66,6 +70,12 @@ pub trait Engine: Send + Sync {
 
     /// The network's shape.
     fn config(&self) -> &Config;
+
+    /// Tokens that are best given to [`Session::embed`] at once: enough for full matrix products, little enough that what
+    /// lies between them stays in the cache.
+    fn batch_tokens(&self) -> usize {
+        2048
+    }
 
     /// A session for one thread. Sessions share the weights and nothing else.
     fn session(self: Arc<Self>) -> Result<Box<dyn Session>>;
@@ -94,6 +104,11 @@ pub trait Session: Send {
     /// Appends `tokens[i]` to the flow in slot `slots[i]` (each slot at most once) and writes the next token's logits
     /// to row `i` of `logits`, row-major `[slots.len(), vocab_size]`.
     fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()>;
+
+    /// As [`Self::step`], and draws the next tokens: `tokens[i]` becomes the one drawn by `draws[i]`.
+    fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], by: &mut Drawing<'_>) -> Result<()> {
+        draw::draw_from_logits(self, slots, tokens, draws, by)
+    }
 
     /// Empties a slot: the next token given to it is the first of a new flow.
     fn clear(&mut self, slot: usize);
@@ -153,26 +168,31 @@ fn check_room(sequences: Ragged<'_, Token>, out: &[f32]) -> Result<()> {
     Ok(())
 }
 
-/// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without ONNX Runtime where no usable
-/// library is found or the bundle has no graphs; a library that the settings name must be there.
+/// Puts the network of `bundle` on the engine that `settings` ask for. `auto` goes without a GPU where none can be used, and
+/// without ONNX Runtime where no usable library is found or the bundle has no graphs; a library that the settings name must
+/// be there.
 pub fn open(bundle: &Bundle, settings: &Settings) -> Result<Arc<dyn Engine>> {
     let native = || native::Native::with_precision(bundle.weights.clone(), settings.threads, settings.precision);
     let onnx = || -> Result<Arc<dyn Engine>> {
         Ok(onnx::Onnx::open(bundle, settings.onnx_library.as_deref(), settings.threads)?)
     };
+    let cuda = || -> Result<Arc<dyn Engine>> {
+        Ok(cuda::Cuda::open(bundle.weights.clone(), settings.precision, &settings.cuda)?)
+    };
     match settings.engine {
         EngineChoice::Named(EngineKind::Native) => native(),
-        // ONNX Runtime's graphs are of f32.
-        EngineChoice::Auto if settings.precision != Precision::F32 => native(),
         EngineChoice::Named(EngineKind::Onnx) if settings.precision != Precision::F32 => {
-            Err(Error::invalid("precision is bf16, which only the engine native has; the engine is onnx"))
+            Err(Error::invalid("precision is bf16, which only the engines native and cuda have; the engine is onnx"))
         }
         EngineChoice::Named(EngineKind::Onnx) => onnx(),
-        EngineChoice::Auto => match onnx() {
+        EngineChoice::Named(EngineKind::Cuda) => cuda(),
+        // ONNX Runtime's graphs are of f32.
+        EngineChoice::Auto if settings.precision != Precision::F32 => cuda().or_else(|_| native()),
+        // A library that is named is asked for.
+        EngineChoice::Auto if settings.onnx_library.is_some() => onnx(),
+        EngineChoice::Auto => match cuda().or_else(|_| onnx()) {
             Ok(engine) => Ok(engine),
-            Err(e) if settings.onnx_library.is_none() && matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => {
-                native()
-            }
+            Err(e) if matches!(e.kind(), Kind::NoRuntime | Kind::Mismatch) => native(),
             Err(e) => Err(e),
         },
     }

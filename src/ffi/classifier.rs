@@ -66,7 +66,7 @@ pub unsafe extern "C" fn tgpt_classifier_open(
     unsafe { guard(error, body) }
 }
 
-/// The engine in use, "native" or "onnx". NULL where `classifier` is NULL.
+/// The engine in use, "native", "onnx" or "cuda". NULL where `classifier` is NULL.
 ///
 /// Returns a static string.
 /// Threads: any.

@@ -52,8 +52,8 @@ pub unsafe extern "C" fn tgpt_config_new(out: *mut *mut tgpt_config, error: *mut
 /// Sets one key. Handles made from the config before keep what they were made with.
 ///
 /// `key`, `value`: UTF-8, copied.
-/// Errors: TGPT_E_INVALID for an unknown key or a value out of its range, TGPT_E_NO_RUNTIME for an engine that is not
-/// part of this build; the key then keeps its value. TGPT_E_BUSY where another thread is inside this config.
+/// Errors: TGPT_E_INVALID for an unknown key or a value out of its range; the key then keeps its value. TGPT_E_BUSY where
+/// another thread is inside this config.
 /// Threads: one at a time per config.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]

@@ -136,7 +136,7 @@ pub unsafe extern "C" fn tgpt_generator_open(
     unsafe { guard(error, body) }
 }
 
-/// The engine in use, "native" or "onnx". NULL where `generator` is NULL.
+/// The engine in use, "native", "onnx" or "cuda". NULL where `generator` is NULL.
 ///
 /// Returns a static string.
 /// Threads: any.

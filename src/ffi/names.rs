@@ -33,5 +33,6 @@ pub(super) fn engine(kind: EngineKind) -> &'static CStr {
     match kind {
         EngineKind::Native => c"native",
         EngineKind::Onnx => c"onnx",
+        EngineKind::Cuda => c"cuda",
     }
 }

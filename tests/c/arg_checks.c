@@ -66,7 +66,6 @@ static void configs(void) {
   INVALID("threads", tgpt_config_set(config, "threads", "0", &e));
   INVALID("threads", tgpt_config_set(config, "threads", "-1", &e));
   INVALID("meter.tunnel", tgpt_config_set(config, "meter.tunnel", "sideways", &e));
-  REFUSES(TGPT_E_NO_RUNTIME, "cuda", tgpt_config_set(config, "engine", "cuda", &e));
   CHECK(tgpt_config_set(NULL, NULL, NULL, NULL) == TGPT_E_INVALID);
   tgpt_config_free(config);
   tgpt_config_free(NULL);

@@ -2,9 +2,8 @@
 // is no GPU. It checks what a driver does not: that copies and the ends of buffers are respected, and that a kernel is in the
 // PTX that is loaded. Its memory begins with noise.
 
-#include "cuda_on_cpu.hpp"
+#include "arguments.hpp"
 
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <string>
@@ -32,56 +31,13 @@ static bool inside(Address address, size_t bytes) {
 static thread_local void* current = nullptr;
 static int context, stream;
 
-struct Function {
-    const char* name;
-    void (*run)(unsigned grid, void** arguments);
-};
-
-template <typename T>
-static T argument(void** arguments, int i) { return *(T*)arguments[i]; }
-
-static void run_encode(unsigned grid, void** a) {
-    launch(grid, [=] {
-        encode(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<u32*>(a, 2), argument<uint2*>(a, 3),
-               argument<u32*>(a, 4), argument<u32*>(a, 5));
+// Runs the kernel of `name` with the arguments that a launch points to; with `grid` 0 only says whether there is one.
+static bool run(const char* name, unsigned grid, void** arguments) {
+    auto argument = [=]<typename T>(size_t i, T*) -> T { return *(T*)arguments[i]; };
+    return find_kernel(name, [&](auto* kernel) {
+        if (grid > 0) run_kernel(kernel, grid, argument);
     });
 }
-
-static void run_accumulate(unsigned grid, void** a) {
-    launch(grid, [=] {
-        accumulate(argument<uint2*>(a, 0), argument<u32*>(a, 1), argument<u32>(a, 2), argument<u32>(a, 3),
-                   argument<double>(a, 4), argument<double>(a, 5), argument<u32>(a, 6), argument<u64*>(a, 7));
-    });
-}
-
-static void run_moments(unsigned grid, void** a) {
-    launch(grid, [=] {
-        moments(argument<uint2*>(a, 0), argument<u32>(a, 1), argument<double>(a, 2), argument<double>(a, 3),
-                argument<u32>(a, 4), argument<u64*>(a, 5));
-    });
-}
-
-static void run_nearest_brute_f64(unsigned grid, void** a) {
-    launch(grid, [=] {
-        nearest_brute_f64(argument<Pair<double>*>(a, 0), argument<u32>(a, 1), argument<Pair<double>*>(a, 2),
-                          argument<u32>(a, 3), argument<u32*>(a, 4));
-    });
-}
-
-static void run_nearest_brute_f32(unsigned grid, void** a) {
-    launch(grid, [=] {
-        nearest_brute_f32(argument<Pair<float>*>(a, 0), argument<u32>(a, 1), argument<Pair<float>*>(a, 2),
-                          argument<u32>(a, 3), argument<u32*>(a, 4));
-    });
-}
-
-static const Function FUNCTIONS[] = {
-    {"encode", run_encode},
-    {"accumulate", run_accumulate},
-    {"moments", run_moments},
-    {"nearest_brute_f64", run_nearest_brute_f64},
-    {"nearest_brute_f32", run_nearest_brute_f32},
-};
 
 extern "C" {
 
@@ -90,8 +46,8 @@ int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
 int cuDeviceGetName(char* name, int length, int) { return snprintf(name, length, "CPU"), SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-    // Compute capability 8.0; memory pools.
-    *value = attribute == 75 ? 8 : attribute == 115 ? 1 : 0;
+    // Compute capability 8.0; memory pools; two multiprocessors.
+    *value = attribute == 75 ? 8 : attribute == 115 ? 1 : attribute == 16 ? 2 : 0;
     return SUCCESS;
 }
 int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, SUCCESS; }
@@ -182,10 +138,11 @@ int cuModuleUnload(void* module) {
 
 int cuModuleGetFunction(void** out, void* module, const char* name) {
     if (((std::string*)module)->find(std::string(".visible .entry ") + name + "(") == std::string::npos) return NOT_FOUND;
-    for (const Function& function : FUNCTIONS) {
-        if (strcmp(function.name, name) == 0) return *out = (void*)&function, SUCCESS;
-    }
-    return NOT_FOUND;
+    if (!run(name, 0, nullptr)) return NOT_FOUND;
+    static std::map<std::string, int> functions;
+    std::lock_guard<std::mutex> guard(lock);
+    *out = (void*)functions.try_emplace(name).first->first.c_str();
+    return SUCCESS;
 }
 
 int cuLaunchKernel(void* function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned block, unsigned block_y,
@@ -197,7 +154,6 @@ int cuLaunchKernel(void* function, unsigned grid, unsigned grid_y, unsigned grid
     // One at a time: blocks share the memory that the kernels declare.
     static std::mutex one;
     std::lock_guard<std::mutex> guard(one);
-    ((const Function*)function)->run(grid, arguments);
-    return SUCCESS;
+    return run((const char*)function, grid, arguments) ? SUCCESS : NOT_FOUND;
 }
 }

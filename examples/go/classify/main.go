@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	engine := flag.String("engine", "auto", "who runs the network: auto, native or onnx")
+	engine := flag.String("engine", "auto", "who runs the network: auto, native, onnx or cuda")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: classify [-engine NAME] BUNDLE CAPTURE")
 		flag.PrintDefaults()

@@ -37,7 +37,7 @@ func main() {
 	var o options
 	host, _ := os.Hostname()
 	flag.StringVar(&o.model, "model", "", "bundle of the classifier (needed)")
-	flag.StringVar(&o.engine, "engine", "auto", "who runs the network: auto, native or onnx")
+	flag.StringVar(&o.engine, "engine", "auto", "who runs the network: auto, native, onnx or cuda")
 	flag.StringVar(&o.nats, "nats", "nats://localhost:4222", "the NATS server, as `URL`")
 	flag.StringVar(&o.name, "name", fmt.Sprintf("%s-%d", host, os.Getpid()), "what this worker is called in verdicts")
 	flag.IntVar(&o.shards, "shards", 8, "number of shards, the same for all meters and workers")

@@ -9,7 +9,7 @@ use trafficgpt::context::Context;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 pub struct EngineArgs {
-    /// Who runs the network: auto, native or onnx; one named here never falls back to another.
+    /// Who runs the network: auto, native, onnx or cuda; one named here never falls back to another.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
     /// CPU threads; as many as the machine has, if not given.

@@ -1,5 +1,6 @@
-//! The quantizer on a GPU, for `benches/gpu.sh`: `[N [K]]` packets and centroids. The last it prints is the table.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+//! The quantizer: encoding, brute force, a fit.
+
+use crate::{LAUNCHES, RUNS, median, timed};
 
 use rayon::prelude::*;
 use std::ops::ControlFlow;
@@ -17,12 +18,6 @@ use trafficgpt::random::Stream;
 
 const SCALER: Scaler = Scaler::Log1pUs;
 
-/// Runs of each measurement; the median counts.
-const RUNS: usize = 9;
-
-/// Launches timed as one, so that starting and waiting weigh little.
-const LAUNCHES: usize = 10;
-
 /// Packets drawn from one stream of random numbers.
 const PART: usize = 1 << 16;
 
@@ -33,38 +28,19 @@ const BRUTE_BATCH: usize = 1 << 20;
 /// Packets of the sample that the first codebook is fitted to, for each centroid.
 const SAMPLED_EACH: usize = 256;
 
-fn main() {
-    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let n = numbers.first().copied().unwrap_or(100_000_000);
-    let k = numbers.get(1).copied().unwrap_or(16_384);
-    let device = match Device::open(0) {
-        Ok(device) => device,
-        Err(error) => {
-            println!("skipped: {error}");
-            return;
-        }
-    };
-    let threads = rayon::current_num_threads();
+/// Rows of the table for `n` packets and `k` centroids.
+pub fn rows(device: &Arc<Device>, n: usize, k: usize, threads: usize) -> Vec<String> {
     println!("{n} packets, K = {k}, {}, {threads} CPU threads", device.name());
     let packets = packets(n);
-
     let (start, start_seconds) = timed(|| first_codebook(&packets, k));
     println!("first codebook: {start_seconds:.2} s on the CPU, from a sample");
-    let k = start.len();
     let bandwidth = median(RUNS, || device.copy_bandwidth((12 * n.min(BATCH) / 2).max(1 << 16), LAUNCHES).unwrap());
     let mut rows = vec![format!("| copy of device memory | {:.0} GB/s read and written | |", bandwidth / 1e9)];
-
     let quantizer = Quantizer::new(SCALER, start.clone());
-    rows.extend(encode(&device, &quantizer, &packets, bandwidth));
-    rows.extend(brute(&device, &quantizer, &packets));
-    rows.extend(fit(&device, &packets, &start));
-
-    println!(
-        "\n{}, {n} packets, K = {k}, {threads} CPU threads\n\n| what | figure | share of the copy's bandwidth |",
-        device.name()
-    );
-    println!("| --- | ---: | ---: |");
-    rows.iter().for_each(|row| println!("{row}"));
+    rows.extend(encode(device, &quantizer, &packets, bandwidth));
+    rows.extend(brute(device, &quantizer, &packets));
+    rows.extend(fit(device, &packets, &start));
+    rows
 }
 
 /// Packets as traffic has them: few sizes that most have and all others, times of none to a minute.
@@ -88,18 +64,6 @@ fn packets(n: usize) -> Vec<Packet> {
         }
     });
     packets
-}
-
-fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let begin = Instant::now();
-    let result = work();
-    (result, begin.elapsed().as_secs_f64())
-}
-
-fn median(runs: usize, mut measure: impl FnMut() -> f64) -> f64 {
-    let mut values: Vec<f64> = (0..runs).map(|_| measure()).collect();
-    values.sort_by(f64::total_cmp);
-    values[runs / 2]
 }
 
 fn columns(packets: &[Packet]) -> Columns {

@@ -1,0 +1,66 @@
+//! Device memory by address, as the kernels take it.
+
+use crate::cuda::device::Device;
+use crate::error::{Error, Result};
+use bytemuck::Pod;
+use cudarc::driver::{CudaSlice, DevicePtr};
+
+/// Bytes of device memory, begun at a multiple of 256. Used through the stream it was made on, or, where nothing writes to it
+/// any more, through any.
+pub(in crate::cuda) struct Buffer {
+    slice: CudaSlice<u8>,
+    address: u64,
+}
+
+impl Buffer {
+    /// `bytes` zeros, at least one.
+    pub(in crate::cuda) fn zeros(device: &Device, bytes: usize, what: &str) -> Result<Self> {
+        device.run(&format!("making room for {what}"), |stream| {
+            let slice = stream.alloc_zeros::<u8>(bytes.max(1))?;
+            let address = slice.device_ptr(stream).0;
+            Ok(Self { slice, address })
+        })
+    }
+
+    /// A copy of `values`.
+    pub(in crate::cuda) fn of<T: Pod>(device: &Device, values: &[T], what: &str) -> Result<Self> {
+        let mut buffer = Self::zeros(device, size_of_val(values), what)?;
+        buffer.write(device, values, what)?;
+        Ok(buffer)
+    }
+
+    /// Where it begins.
+    pub(in crate::cuda) fn begin(&self) -> u64 {
+        self.address
+    }
+
+    /// Where byte `byte` of it lies.
+    pub(in crate::cuda) fn at(&self, byte: usize) -> u64 {
+        debug_assert!(byte <= self.slice.len());
+        self.address + byte as u64
+    }
+
+    /// Copies `values` to its beginning.
+    pub(in crate::cuda) fn write<T: Pod>(&mut self, device: &Device, values: &[T], what: &str) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let Some(mut to) = self.slice.try_slice_mut(..bytes.len()) else { return Err(too_small(what)) };
+        device.run(&format!("copying {what} to the GPU"), |stream| stream.memcpy_htod(bytes, &mut to))
+    }
+
+    /// Copies from its beginning to `values` and waits for it, and so for all that was asked for before.
+    pub(in crate::cuda) fn read<T: Pod>(&self, device: &Device, values: &mut [T], what: &str) -> Result<()> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+        let Some(from) = self.slice.try_slice(..bytes.len()) else { return Err(too_small(what)) };
+        device.run(&format!("computing and copying {what} from the GPU"), |stream| {
+            stream.memcpy_dtoh(&from, bytes)?;
+            stream.synchronize()
+        })
+    }
+}
+
+fn too_small(what: &str) -> Error {
+    Error::mismatch(format!("{what}: the buffer on the GPU is too small"))
+}

@@ -1,0 +1,53 @@
+// Kernels by name, with their parameters as their declarations say: no list of arguments is written twice.
+#pragma once
+
+#include "cuda_on_cpu.hpp"
+
+#include <tuple>
+#include <utility>
+
+// Calls `with` with the kernel of `name`; false where there is none.
+template <typename With>
+static bool find_kernel(const char* name, With with) {
+    bool found = false;
+    auto is = [&](const char* candidate, auto* kernel) {
+        if (found || strcmp(candidate, name) != 0) return;
+        found = true;
+        with(kernel);
+    };
+#define KERNEL(name) is(#name, &name)
+    KERNEL(accumulate);
+    KERNEL(attend_bf16);
+    KERNEL(attend_cached_bf16);
+    KERNEL(attend_cached_f32);
+    KERNEL(attend_f32);
+    KERNEL(embed_bf16);
+    KERNEL(embed_f32);
+    KERNEL(encode);
+    KERNEL(moments);
+    KERNEL(nearest_brute_f32);
+    KERNEL(nearest_brute_f64);
+    KERNEL(norm_bf16);
+    KERNEL(norm_f32);
+    KERNEL(pool);
+    KERNEL(product_bf16);
+    KERNEL(product_bf16_small);
+    KERNEL(product_bf16_transposed);
+    KERNEL(product_bf16_transposed_small);
+    KERNEL(product_f32);
+    KERNEL(sample);
+#undef KERNEL
+    return found;
+}
+
+// Runs `kernel`; `argument(i, pointer to T)` gives argument i of type T.
+template <typename... T, size_t... I, typename Argument>
+static void run_kernel(void (*kernel)(T...), unsigned grid, Argument argument, std::index_sequence<I...>) {
+    std::tuple<T...> arguments{argument(I, (T*)nullptr)...};
+    launch(grid, [=] { std::apply(kernel, arguments); });
+}
+
+template <typename... T, typename Argument>
+static void run_kernel(void (*kernel)(T...), unsigned grid, Argument argument) {
+    run_kernel(kernel, grid, argument, std::index_sequence_for<T...>());
+}
