@@ -430,7 +430,7 @@ pub(in crate::cuda) fn tokens_are_drawn_by_the_rule(run: &dyn RunKernel, packets
         // Nothing, the end, and with it every fifth packet but the first.
         for step in [usize::MAX, packets as usize + 1, 5] {
             let sampling = Sampling { temperature, top_k, top_p, ..plain.clone() };
-            let is_banned = |token: usize| (token + 1) % step == 0 || (step == 5 && token == packets as usize);
+            let is_banned = |token: usize| (token + 1).is_multiple_of(step) || (step == 5 && token == packets as usize);
             let mut banned = vec![0u32; words];
             (0..=packets as usize).filter(|&i| is_banned(i)).for_each(|i| banned[i / 32] |= 1 << (i % 32));
             for (row, token) in sample(&logits, &banned, &draws, &sampling).into_iter().enumerate() {
