@@ -3,7 +3,8 @@
     benches/generation.sh [CASE...] [--threads N]      (builds the Rust side and calls this with its path)
 
 Each round times every side once, and ratios are taken within a round, so that other load on the machine falls on all;
-medians and quartiles are over rounds. Every side uses the batch that suits it best of those tried. `full`: flows of
+medians and quartiles are over rounds. Rates are by the clock, and once more by
+the processor time that a side took, which other load disturbs less. Every side uses the batch that suits it best of those tried. `full`: flows of
 all the packets that the network has positions for, none ends. `natural`: flows end where the network says.
 
 - transformers: GPT2LMHeadModel.generate with its KV cache, sampling from the whole softmax.
@@ -13,6 +14,8 @@ all the packets that the network has positions for, none ends. `natural`: flows 
 - trafficgpt, engine native; of its single thread also what its matrix products alone would take.
 """
 
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -27,7 +30,7 @@ import torch
 import transformers
 from onnx import TensorProto, helper, numpy_helper
 
-ROUNDS, SECONDS = 5, 2.5
+ROUNDS, SECONDS = 5, 2.0
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "protocols.tgpt"
 
 
@@ -41,6 +44,8 @@ class Hugging:
         self.options = dict(do_sample=True, top_k=0, max_new_tokens=steps, pad_token_id=special["pad"])
         self.options |= dict(eos_token_id=None) if full else dict(eos_token_id=special["eof"])
         self.end = None if full else special["eof"]
+
+    cpu = staticmethod(time.process_time)
 
     def __call__(self, n):
         """Seconds and packets of at least n flows."""
@@ -135,6 +140,8 @@ class Onnx:
         self.session.run_with_iobinding(self.binding)
         return self.view
 
+    cpu = staticmethod(time.process_time)
+
     def draw(self, logits):
         """One packet's token, or the end's, for every row: the place of a uniform draw in the summed softmax."""
         reached = torch.softmax(logits[:, : self.k + 1], 1).cumsum(1)
@@ -173,6 +180,11 @@ class Ours:
         seconds, packets = self.process.stdout.readline().split()
         return float(seconds), int(packets)
 
+    def cpu(self):
+        """Seconds of processor time until now."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()
@@ -210,18 +222,18 @@ def compare(binary, bundle, name, full, threads):
     torch.manual_seed(1)
     model = transformers.GPT2LMHeadModel.from_pretrained(bundle).eval()
     model.generation_config.eos_token_id = None
-    manifest = __import__("json").loads((Path(bundle) / "manifest.json").read_text())
+    manifest = json.loads((Path(bundle) / "manifest.json").read_text())
     special, graph = manifest["vocabulary"], step_graph(model)
     check(model, graph, special)
     small = model.config.n_embd < 256
     sides = {
-        "transformers": best([Hugging(model, special, n, full) for n in ((64, 256, 512) if small else (32, 64))]),
+        "transformers": best([Hugging(model, special, n, full) for n in ((64, 256) if small else (32, 64))]),
         "ONNX Runtime": best([Onnx(model, graph, special, n, full, threads) for n in ((16, 64, 256) if small else (16, 64))]),
         "trafficgpt": Ours(binary, "--serve", bundle, "native", threads, "full" if full else "natural"),
     }
     if full and threads == 1:
         sides["its products alone"] = Ours(binary, "--products", bundle)
-    n, rates = {}, {key: [] for key in sides}
+    n, clock, cpu = {}, {key: [] for key in sides}, {key: [] for key in sides}
     for key, side in sides.items():
         seconds, _ = side(side.batch)
         n[key] = side.batch * max(1, round(SECONDS / seconds))
@@ -229,17 +241,23 @@ def compare(binary, bundle, name, full, threads):
     for _ in range(ROUNDS):
         for key, side in sides.items():
             time.sleep(0.2)  # the other side's threads may still spin
+            before = side.cpu()
             seconds, some = side(n[key])
-            rates[key].append(n[key] / seconds)
+            clock[key].append(n[key] / seconds)
+            cpu[key].append(n[key] / (side.cpu() - before))
             packets[key] += some / n[key] / ROUNDS
     kind = "full" if full else "natural"
-    print(f"{name}, {kind} flows, {threads} thread{'s'[: threads > 1]}")
+    print(f"{name}, {kind} flows, {threads} thread{'s'[: threads > 1]}; load {os.getloadavg()[0]:.0f}")
     for key, side in sides.items():
-        print(f"  {key:<20} batch {side.batch:<4} {spread(rates[key])} flows/s of {packets[key]:.1f} packets")
+        what = f"batch {side.batch}" if key in ("transformers", "ONNX Runtime") else ""
+        rate = f"{spread(clock[key])} flows/s by the clock, {spread(cpu[key])} by processor time"
+        print(f"  {key:<20} {what:<10} {rate}, of {packets[key]:.1f} packets")
+    over = lambda rates, key: spread([a / b for a, b in zip(rates["trafficgpt"], rates[key])])
     for key in ("transformers", "ONNX Runtime"):
-        print(f"  ratio to {key:<14} {spread([a / b for a, b in zip(rates['trafficgpt'], rates[key])])}")
+        print(f"  over {key:<26} {over(clock, key)} times by the clock, {over(cpu, key)} by processor time")
     if "its products alone" in sides:
-        print(f"  time over the products' {spread([b / a for a, b in zip(rates['trafficgpt'], rates['its products alone'])])}")
+        times = spread([b / a for a, b in zip(cpu["trafficgpt"], cpu["its products alone"])])
+        print(f"  processor time over that of the products alone: {times}")
     sys.stdout.flush()
     for side in sides.values():
         if isinstance(side, Ours):

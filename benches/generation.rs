@@ -12,7 +12,7 @@
 use std::io::BufRead;
 use std::path::Path;
 use std::time::Instant;
-use trafficgpt::backend::matmul::{Mat, multiply};
+use trafficgpt::backend::packed::{End, Packed, Precision};
 use trafficgpt::bundle::{self, Bundle, Parts};
 use trafficgpt::config::Settings;
 use trafficgpt::context::Context;
@@ -89,9 +89,10 @@ struct Products {
     slots: usize,
     /// Values of each product's left factor's row and of its result's.
     shapes: Vec<(usize, usize)>,
-    factors: Vec<Vec<f32>>,
+    factors: Vec<Packed>,
     left: Vec<f32>,
     out: Vec<f32>,
+    scratch: Vec<f32>,
     steps: usize,
 }
 
@@ -106,14 +107,14 @@ impl Products {
             shapes.extend([(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)]);
         }
         shapes.push((d, config.vocab_size));
-        let mut draws = Stream::new(1, 3);
-        let mut random = |n: usize| (0..n).map(|_| draws.uniform() as f32 - 0.5).collect::<Vec<_>>();
+        let matrix = |k, n| Packed::new(Precision::F32, k, n, &[], |l, j| ((l + 3 * j) % 11) as f32 - 5.0);
         let widest = shapes.iter().map(|s| s.1).max().unwrap();
         Self {
             slots,
-            factors: shapes.iter().map(|(k, n)| random(k * n)).collect(),
-            left: random(slots * 4 * d),
+            factors: shapes.iter().map(|(k, n)| matrix(*k, *n)).collect(),
+            left: (0..slots * 4 * d).map(|i| (i % 7) as f32 - 3.0).collect(),
             out: vec![0.0; slots * widest],
+            scratch: Vec::new(),
             shapes,
             steps: config.n_positions - 2,
         }
@@ -125,8 +126,8 @@ impl Products {
         let slots = self.slots;
         for _ in 0..n / slots * self.steps {
             for ((k, n), factor) in self.shapes.iter().zip(&self.factors) {
-                let left = Mat::new(&self.left[..slots * k], slots, *k);
-                multiply(&mut self.out[..slots * n], left, Mat::new(factor, *k, *n));
+                let (left, out) = (&self.left[..slots * k], &mut self.out[..slots * n]);
+                factor.multiply(slots, (left, *k), (out, *n), End::Store, &mut self.scratch);
             }
         }
         (start.elapsed().as_secs_f64(), n * self.steps)

@@ -135,6 +135,7 @@ fn serve(bundle: &Path, flows: &Path, batch: usize, precision: &str) {
     }
 }
 
+#[cfg(feature = "train")]
 fn network(name: &str) -> [usize; 4] {
     NETWORKS.iter().find(|n| n.0 == name).unwrap().1
 }

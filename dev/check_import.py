@@ -44,9 +44,12 @@ def network(seed, vocab, positions=16, layers=2, width=8, heads=2, inner=None):
         bos_token_id=0, eos_token_id=0,
     )
     model = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():  # biases and norms that are not the trivial ones, so that a part that is left out shows
+    # Biases and norms that are not the trivial ones, so that a part that is left out shows; matrices that neither blow
+    # values up nor let them fade, at any width, for else f32 itself is off by more than the tolerance.
+    spread = 0.85 / width**0.5
+    with torch.no_grad():
         for name, p in model.named_parameters():
-            p.add_(torch.randn_like(p) * (0.3 if p.dim() == 2 else 0.1))
+            p.add_(torch.randn_like(p) * (spread if p.dim() == 2 else 0.1))
     return model
 
 
@@ -252,7 +255,8 @@ def main():
                 print(f"n_inner {inner or '4 x n_embd'}")
                 check_form(program, scratch / f"{i}-{inner}", form, network(i, vocab, inner=inner), k)
         if args.original:
-            finite = [row for row in json.loads((args.original / "clusters.json").read_text()) if row[0] == row[0]]
+            rows = json.loads((args.original / "clusters.json").read_text())
+            finite = [row for row in rows if np.isfinite(row).all()]
             names = json.loads((args.original / "ids_to_tokens.json").read_text())
             print(f"the original's tokens, {len(finite)} centroids and {len(names)} names, 6 layers of 512")
             model = network(1, len(finite) + len(names), 128, 6, 512, 8)

@@ -1,10 +1,10 @@
 //! The native engine: it agrees with the forward pass on a tape, batch and threads do not matter, bad input is refused.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::sync::Arc;
-use trafficgpt::engine::Session;
 use trafficgpt::engine::native::Native;
+use trafficgpt::engine::{Precision, Session};
 use trafficgpt::gpt2::{Config, Tape, Weights, forward};
 use trafficgpt::packet::{Ragged, Rows};
 use trafficgpt::random::Stream;
@@ -60,6 +60,32 @@ fn embeddings_are_means_of_the_hidden_states_whatever_batch_and_threads() {
             assert_eq!(one, whole[i * d..(i + 1) * d], "sequence {i} alone");
         }
         session.embed(Ragged::new(&[], &[0]).unwrap(), 0, &mut []).unwrap();
+    }
+}
+
+#[test]
+fn bf16_comes_close_and_is_the_same_in_any_batch() {
+    if !Precision::Bf16.is_there() {
+        println!("skipped: this processor has no products of bf16");
+        return;
+    }
+    let (weights, rows) = (weights(), sequences());
+    let batch = rows.as_ragged();
+    let d = weights.config().n_embd;
+    let embed = |precision| {
+        let mut session = Native::with_precision(weights.clone(), 1, precision).unwrap().session().unwrap();
+        let mut out = vec![f32::NAN; batch.len() * d];
+        session.embed(batch, 0, &mut out).unwrap();
+        (session, out)
+    };
+    let (exact, (mut session, near)) = (embed(Precision::F32).1, embed(Precision::Bf16));
+    let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let error = exact.iter().zip(&near).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(error > 0.0 && error < 0.03 * largest, "{error} of {largest}");
+    for (i, row) in batch.rows().enumerate() {
+        let mut one = vec![f32::NAN; d];
+        session.embed(Ragged::new(row, &[0, row.len() as u64]).unwrap(), 0, &mut one).unwrap();
+        assert_eq!(one, near[i * d..(i + 1) * d], "sequence {i} alone");
     }
 }
 

@@ -103,6 +103,9 @@ fn every_head_comes_back_and_says_the_same_on_every_engine_and_in_every_batch() 
         let path = directory.path().join(name);
         write(plain.path(), &head, &path).unwrap();
         assert_eq!(Bundle::open(&path).unwrap().head.as_deref(), Some(&head));
+        let graph = fs::read(path.join("classifier.onnx")).unwrap();
+        let has = |word: &str| graph.windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(has("embedding") && !has("scores"), "{name}: the graph ends at the embedding");
         let said = engines().into_iter().map(|engine| {
             let classifier = Classifier::open(&context(engine), &path).unwrap();
             let all = scores(&classifier, flows.as_ragged());

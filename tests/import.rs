@@ -115,8 +115,11 @@ fn tokens_that_do_not_belong_to_the_network_are_refused() {
     assert_eq!(place.names(), ["checkpoint"]);
 }
 
+/// What is done to a file, and a word of what is then said.
+type Change<'a> = (&'a dyn Fn(Vec<u8>) -> Vec<u8>, &'a str);
+
 /// Imports after each change of one file, from a fresh copy every time.
-fn refused_after(name: &str, file: &str, changes: &[(&dyn Fn(Vec<u8>) -> Vec<u8>, &str)]) {
+fn refused_after(name: &str, file: &str, changes: &[Change<'_>]) {
     let place = copied(name);
     let path = place.path("checkpoint").join(file);
     let good = fs::read(&path).unwrap();

@@ -51,7 +51,7 @@ fn tables() -> Place {
                 row(
                     1000 * file + i,
                     Some(label(i)),
-                    Some([Split::Train, Split::Val][usize::from(i % 10 == 0)]),
+                    Some([Split::Train, Split::Val][usize::from(i.is_multiple_of(10))]),
                     &mut draws,
                 )
             })

@@ -145,6 +145,11 @@ impl Knn {
             votes[self.labels[reference as usize] as usize] += weight;
             total += weight;
         }
+        if nearest.found.is_empty() {
+            // The cells that were looked at hold nothing: nothing is known.
+            total = votes.len() as f32;
+            votes.fill(1.0);
+        }
         votes.iter_mut().for_each(|v| *v /= total);
     }
 

@@ -170,25 +170,23 @@ fn keep_likeliest(values: &mut [f32], k: usize) {
         #[inline(always)]
         |x| x > least,
     );
-    let mut equal = k - above.min(k);
     for x in values.iter_mut() {
-        let stays = *x > least || (*x == least && equal > 0);
-        equal -= usize::from(*x == least && stays);
-        *x = if stays { *x } else { f32::NEG_INFINITY };
+        *x = if *x >= least { *x } else { f32::NEG_INFINITY };
     }
+    // Seldom: equal ones at the border.
+    let at_border = values.iter_mut().filter(|x| **x == least);
+    at_border.skip(k - above.min(k)).for_each(|x| *x = f32::NEG_INFINITY);
 }
 
 /// Turns logits into weights, `e^((x - top) factor)`, and sums each block of them.
 #[inline(always)]
 fn weigh(values: &mut [f32], top: f32, factor: f32, sums: &mut Vec<f32>) {
     sums.clear();
-    for block in values.as_chunks_mut::<BLOCK>().0 {
-        for x in block.iter_mut() {
-            let y = (*x - top) * factor;
-            *x = if y < LEAST { 0.0 } else { exp(y) };
-        }
-        sums.push(sum(block));
+    for x in values.iter_mut() {
+        let y = (*x - top) * factor;
+        *x = if y < LEAST { 0.0 } else { exp(y) };
     }
+    sums.extend(values.as_chunks::<BLOCK>().0.iter().map(|block| sum(block)));
 }
 
 /// Makes all weights 0 but the largest that together reach `share` of all; of equal ones the first stay.
@@ -203,17 +201,18 @@ fn keep_mass(weights: &mut [f32], share: f32, sums: &mut Vec<f32>) {
         |bits| f64::from(mass(weights, of(bits))) >= enough,
     );
     let (least, mut reached) = (of(bits), f64::from(mass(weights, of(bits + 1))));
-    sums.clear();
-    for block in weights.as_chunks_mut::<BLOCK>().0 {
-        for w in block.iter_mut() {
-            let stays = *w > least || (*w == least && reached < enough);
-            if *w == least && stays {
-                reached += f64::from(*w);
-            }
-            *w = if stays { *w } else { 0.0 };
-        }
-        sums.push(sum(block));
+    for w in weights.iter_mut() {
+        *w = if *w >= least { *w } else { 0.0 };
     }
+    // Seldom more than one: equal ones at the border.
+    for w in weights.iter_mut().filter(|w| **w == least) {
+        if reached >= enough {
+            *w = 0.0;
+        }
+        reached += f64::from(*w);
+    }
+    sums.clear();
+    sums.extend(weights.as_chunks::<BLOCK>().0.iter().map(|block| sum(block)));
 }
 
 /// The candidate at share `u` of the sum of all weights, laid one after another.

@@ -184,7 +184,7 @@ mod tests {
         for (i, n) in [1, 40, 2, 17, 3, 60].into_iter().enumerate() {
             train.packets.push((0..n).map(|_| Packet { size: 40, ipt_us: 0.0 }));
             train.tokens.push((0..n).map(|j| (i * 5 + j * j) as Token % 6));
-            train.ended.push(i % 2 == 0);
+            train.ended.push(i.is_multiple_of(2));
             train.labels.push(None);
             train.groups.push(i as u32);
         }

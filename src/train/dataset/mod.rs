@@ -7,9 +7,13 @@
 //! Flows stay in memory if they fit what a run allows for them; the training flows of larger tables stay on the disk and
 //! come in [`Windows`].
 
+mod classifier;
 mod splits;
+mod staging;
 mod windows;
 
+pub use classifier::for_classifier;
+pub use splits::Splits;
 pub use windows::Windows;
 
 use crate::bundle::files::hex;
@@ -17,29 +21,17 @@ use crate::error::{Error, Kind, Result};
 use crate::packet::{N_PACKETS, Packet, Rows};
 use crate::quantizer::Quantizer;
 use crate::tokens::Token;
-use crate::train::table::{self, Filter, Row, Split};
-use rayon::prelude::*;
+use crate::train::table::{self, Filter, Split};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-pub use splits::Splits;
+use staging::{Staged, Staging};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-/// A training flow is a copy of a validation flow if at least this many packets are equal in size and time, and there
-/// are no others. Shorter flows are often equal by chance.
-const COPY_PACKETS: usize = 4;
-
-/// Labels that an error message lists.
-const LABELS_SHOWN: usize = 5;
-
 /// Most memory for flows that have to be in memory, bytes.
 const MAX_BYTES: u64 = 16 << 30;
-
-/// Rows that are turned into tokens at a time.
-const CHUNK: usize = 4096;
 
 /// Which flows to read.
 #[derive(Clone, Debug)]
@@ -162,85 +154,12 @@ pub struct Dataset {
     pub windows: Option<Windows>,
 }
 
-/// A flow on its way into the data set.
-struct Staged {
-    /// Which of all rows it was.
-    number: u64,
-    packets: Vec<Packet>,
-    tokens: Vec<Token>,
-    ended: bool,
-    label: Option<String>,
-    group: String,
-    split: Option<Split>,
-    /// Of the packets kept, if there are enough to tell copies by.
-    fingerprint: Option<u64>,
-}
-
-/// What a first reading of all tables finds: the flows, as long as there is room for them.
-struct Staging<'a> {
-    quantizer: &'a Quantizer,
-    n_packets: usize,
-    most: u64,
-    bytes: u64,
-    /// `None` once there was no room.
-    flows: Option<Vec<Staged>>,
-    splits: Splits,
-    waiting: Vec<(Row, u64)>,
-    rows: u64,
-    n_test: usize,
-}
-
-impl Staging<'_> {
-    fn push(&mut self, row: Row, labelled: bool) -> Result<()> {
-        self.rows += 1;
-        self.splits.observe(&row.group, row.split)?;
-        if row.split == Some(Split::Test) {
-            self.n_test += 1;
-            return Ok(());
-        }
-        if self.flows.is_none() {
-            return Ok(());
-        }
-        self.bytes += windows::flow_bytes(row.packets.len().min(self.n_packets));
-        if self.bytes > self.most {
-            self.flows = None;
-            self.waiting = Vec::new();
-            return Ok(());
-        }
-        self.waiting.push((row, self.rows - 1));
-        if self.waiting.len() == CHUNK { self.flush(labelled) } else { Ok(()) }
-    }
-
-    /// Turns the rows that wait into flows.
-    fn flush(&mut self, labelled: bool) -> Result<()> {
-        let Some(flows) = &mut self.flows else { return Ok(()) };
-        let (quantizer, n_packets) = (self.quantizer, self.n_packets);
-        let staged: Result<Vec<Staged>> = self
-            .waiting
-            .par_drain(..)
-            .map(|(row, number)| Staged::new(row, number, labelled, quantizer, n_packets))
-            .collect();
-        flows.extend(staged?);
-        Ok(())
-    }
-}
-
 impl Dataset {
     /// Reads the flows of `request` and turns them into tokens, `n_packets` of each at most.
     pub fn read(request: &Request<'_>, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
         let n_packets = n_packets.min(N_PACKETS);
         let mut out = Self::default();
-        let mut staging = Staging {
-            quantizer,
-            n_packets,
-            most: request.most_bytes.unwrap_or(MAX_BYTES),
-            bytes: 0,
-            flows: Some(Vec::new()),
-            splits: Splits::default(),
-            waiting: Vec::new(),
-            rows: 0,
-            n_test: 0,
-        };
+        let mut staging = Staging::new(quantizer, n_packets, request.most_bytes.unwrap_or(MAX_BYTES));
         for (paths, labelled) in [(request.labelled, true), (request.unlabelled, false)] {
             for file in request.files(paths)? {
                 let before = staging.rows;
@@ -347,27 +266,6 @@ impl Dataset {
     }
 }
 
-impl Staged {
-    fn new(row: Row, number: u64, labelled: bool, quantizer: &Quantizer, n_packets: usize) -> Result<Self> {
-        let kept = &row.packets[..row.packets.len().min(n_packets)];
-        let mut tokens = vec![0; kept.len()];
-        quantizer.encode(kept, &mut tokens)?;
-        if tokens.is_empty() {
-            return Err(Error::format("a flow has no packets"));
-        }
-        Ok(Self {
-            number,
-            ended: row.n_packets == kept.len() as u64,
-            label: row.label.filter(|_| labelled),
-            group: row.group,
-            split: row.split,
-            fingerprint: (kept.len() >= COPY_PACKETS).then(|| fingerprint(kept)),
-            packets: kept.to_vec(),
-            tokens,
-        })
-    }
-}
-
 /// The filters that leave out rows by `column=value`.
 pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
     let exclusion = |text: &String| {
@@ -376,12 +274,6 @@ pub fn exclusions(texts: &[String]) -> Result<Vec<Filter>> {
         Ok(Filter { exclude: true, ..filter })
     };
     texts.iter().map(exclusion).collect()
-}
-
-fn fingerprint(packets: &[Packet]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    bytemuck::cast_slice::<Packet, u8>(packets).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// SHA-256 of the file at `path`, lower-case hexadecimal.
@@ -400,59 +292,11 @@ fn sha256(path: &Path) -> Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// Checks that a data set has what a classifier needs: labels, and at least two of them. Flows without one are dropped,
-/// but for training flows where there are teachers to answer for them. Labels with fewer than `min_flows` training flows
-/// are refused.
-pub fn for_classifier(mut data: Dataset, taught: bool, min_flows: usize) -> Result<Dataset> {
-    if data.labels.len() < 2 {
-        let what = match data.labels.first() {
-            None => "no flow has a label: give tables with a column label, or meter captures with --label".to_string(),
-            Some(only) => format!("all flows have the label {only}: a classifier needs at least two"),
-        };
-        return Err(Error::new(Kind::Invalid, what));
-    }
-    for (part, keep) in [(&mut data.train, taught), (&mut data.val, false)] {
-        let labelled = part.labelled();
-        let bare = part.len() - labelled.len();
-        if bare > 0 {
-            let what = if keep { "learnt from the teachers alone" } else { "left out" };
-            data.notes.push(format!("{bare} flows without a label are {what}"));
-        }
-        let none = labelled.is_empty();
-        if !keep {
-            *part = labelled;
-        }
-        if none {
-            return Err(Error::invalid("the training or the validation flows have no labels"));
-        }
-    }
-    let mut counts = vec![0usize; data.labels.len()];
-    for label in data.train.labels.iter().flatten() {
-        counts[*label as usize] += 1;
-    }
-    let few = data.labels.iter().zip(&counts).filter(|(_, n)| **n < min_flows);
-    let few: Vec<String> = few.map(|(label, n)| format!("{label} ({n})")).collect();
-    if !few.is_empty() {
-        let more = few.len().saturating_sub(LABELS_SHOWN);
-        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
-        return Err(Error::invalid(format!(
-            "labels with fewer than {min_flows} training flows, too few to learn: {}{others}; meter more of them, leave \
-             them out with --exclude label=NAME, or allow it with --min-flows 0",
-            few[..few.len() - more].join(", ")
-        )));
-    }
-    let missing: Vec<&str> =
-        data.labels.iter().zip(&counts).filter(|(_, n)| **n == 0).map(|(l, _)| l.as_str()).collect();
-    if !missing.is_empty() {
-        data.notes.push(format!("labels without training flows, never to be found: {}", missing.join(", ")));
-    }
-    Ok(data)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::quantizer::{Codebook, Scaler};
+    use crate::train::table::Row;
 
     fn quantizer() -> Quantizer {
         let centroids = (0..16).map(|i| [i as f32 / 8.0 - 1.0, 1.0]).collect();

@@ -52,7 +52,7 @@ impl Splits {
         Err(Error::mismatch(format!(
             "{} groups have flows in more than one split, such as {}: related flows would be learnt and judged by; \
              split by group, or allow it with --allow-shared-groups",
-            self.shared.len(),
+            self.n_shared(),
             some.join(", ")
         )))
     }

@@ -6,7 +6,8 @@
 //! without having read those before it.
 
 use super::splits::{Splits, share_of};
-use super::{Dataset, Flows, Request, Staged};
+use super::staging::Staged;
+use super::{Dataset, Flows, Request};
 use crate::error::{Error, Result};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
@@ -283,7 +284,7 @@ mod tests {
     fn row(i: usize, split: Option<Split>) -> Row {
         let packet = |j: usize| Packet { size: 40 + j as i32, ipt_us: if j == 1 { i as f32 } else { 0.0 } };
         let packets: Vec<Packet> = (0..2 + i % 5).map(packet).collect();
-        let label = (i % 3 == 0).then(|| format!("label {}", i % 2));
+        let label = i.is_multiple_of(3).then(|| format!("label {}", i % 2));
         let group = format!("group {}", i / 7);
         Row { label, group, split, n_packets: packets.len() as u64, packets, key: None, start_ns: None }
     }
@@ -307,7 +308,7 @@ mod tests {
             labelled: &labelled,
             unlabelled,
             filters,
-            val_share: 0.2,
+            val_share: 0.08,
             allow_shared_groups: false,
             most_bytes,
         };

@@ -133,6 +133,23 @@ fn cells_hold_most_neighbours_and_all_cells_hold_all() {
 }
 
 #[test]
+fn cells_without_references_know_nothing() {
+    let (points, labels) = clouds(3, 20, 4, 1);
+    let sample = Sample { embeddings: &points, n_embd: 4, labels: &labels, n_labels: 3 };
+    let options = Options { head: HeadKind::Knn, knn_cells: 2, knn_probes: 1, ..Options::default() };
+    let Some(Head::Knn(mut head)) = fit(&options, sample, 3).unwrap() else { panic!() };
+    head.cells.as_mut().unwrap().ends.fill(60);
+    head.cells.as_mut().unwrap().centroids[4..].copy_from_slice(&[1.0, 0.0, 0.0, 0.0]);
+    head.cells.as_mut().unwrap().centroids[..4].copy_from_slice(&[-1.0, 0.0, 0.0, 0.0]);
+    let head = Head::Knn(head);
+    head.check(3, 4).unwrap();
+    let mut scores = vec![0.0; 60 * 3];
+    head.scores(&points, 4, &mut Scratch::default(), &mut scores);
+    assert!(scores.chunks(3).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5), "{scores:?}");
+    assert!(scores.chunks(3).any(|row| row.iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-5)), "{scores:?}");
+}
+
+#[test]
 fn neighbours_as_near_as_the_last_vote_too() {
     // Six equal points, of which any three would do.
     let points = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, -1.0, 1.0, 0.0, -1.0];
