@@ -1,7 +1,9 @@
-//! What calls foreign code or the processor directly, behind safe functions.
+//! What calls foreign code or the processor directly, behind safe functions, and what that needs to know.
 
 #[allow(unsafe_code, reason = "the C API of ONNX Runtime")]
 pub mod ort;
+
+pub mod loader;
 
 #[allow(unsafe_code, reason = "vectors are loaded and stored by pointers")]
 mod avx512;

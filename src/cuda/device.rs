@@ -1,5 +1,6 @@
 //! One GPU: finding it, and running driver calls on it so that every failure becomes an [`Error`].
 
+use crate::backend::loader;
 use crate::error::{Error, Kind, Result};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
@@ -15,6 +16,13 @@ const NEEDED_DRIVER: &str = "530";
 /// Number of GPUs that this process may use. Without a driver, or where it does not start, an error of
 /// [`Kind::NoRuntime`]; a driver without a GPU is one too.
 pub fn count() -> Result<usize> {
+    if loader::is_missing() {
+        return Err(Error::new(
+            Kind::NoRuntime,
+            "this program is linked with -static, and such a program cannot load the CUDA driver: link libtrafficgpt.a without \
+             -static, or choose the CPU",
+        ));
+    }
     // SAFETY: loading the driver's library runs its initialisers, which is what the caller asks for.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
         return Err(no_runtime("the CUDA driver's library, libcuda.so.1, is not on this machine"));

@@ -1,6 +1,6 @@
 //! Where ONNX Runtime's library is looked for.
 
-use crate::backend::ort;
+use crate::backend::{loader, ort};
 use crate::error::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ const PLACES: &[&str] = &["", "onnxruntime", "../lib", "../lib/onnxruntime", "..
 /// that the system's loader finds. A path that is named but not there is an error, not a reason to look further; it
 /// may be the directory that holds the library.
 pub fn find_library(explicit: Option<&Path>) -> Result<PathBuf> {
-    if has_no_loader() {
+    if loader::is_missing() {
         return Err(Error::new(
             Kind::NoRuntime,
             "this program is linked with -static, and such a program cannot load ONNX Runtime: link libtrafficgpt.a \
@@ -99,15 +99,6 @@ fn homes() -> Vec<PathBuf> {
         }
     }
     homes
-}
-
-/// Whether the process runs without the system's loader, as programs linked with -static do. The C library has its
-/// `dlopen` there as well, but C++ libraries that it opens crash.
-fn has_no_loader() -> bool {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
-    // The C library or the loader, by whatever names they have.
-    let loads = |name: &str| ["ld-", "ld64", "libc.", "libc-"].iter().any(|start| name.starts_with(start));
-    !maps.lines().any(|line| line.rsplit_once('/').is_some_and(|(_, name)| loads(name)))
 }
 
 /// The file that holds this code: the shared library, or the program it is linked into. Linux tells which file every
