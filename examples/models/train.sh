@@ -34,7 +34,7 @@ rm -f "$work/own/mixed.pcap.gz" "$work/own/NTP.pcap.gz"
 "$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" \
     --epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 512 --weight-decay 0.05 --dropout 0.2 \
     --label-smoothing 0.05 --class-weights sqrt --lm-weight 0.3 --time-jitter 0.5 --size-jitter 0.1 --header-shift 0.2 \
-    --packet-loss 0.05 --late-start 0.1 --forest-trees 100 --crop 0.3 --seed 1 --patience 0 --choose last --threads "$threads" -o "$work/classifier"
+    --packet-loss 0.05 --late-start 0.1 --forest-trees 100 --seed 1 --patience 0 --choose last --threads "$threads" -o "$work/classifier"
 
 "$tgpt" bundle "$work/classifier" -o "$work/protocols.tgpt"
 "$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split val

@@ -2,8 +2,7 @@
 //!
 //! The classifier reads `BOF` and packets, never a class token. Beside its loss stands the language model's (Radford et
 //! al., "Improving language understanding by generative pre-training", 2018), on the same sequences and, where the
-//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards. The flows that a class
-//! token leads are never changed: what is generated from it is to be like them.
+//! vocabulary has class tokens, on those led by them, so that the network still generates afterwards.
 
 use crate::classifier::argmax;
 use crate::error::Result;
@@ -281,8 +280,8 @@ impl<'a> Classification<'a> {
         loss
     }
 
-    /// The sequences of `lessons`: led by `BOF` to be classified, changed as the settings say; then, where the language model
-    /// learns them too, led by their class, as they are.
+    /// The sequences of `lessons`, changed as the settings say: led by `BOF` to be classified, then, where the language
+    /// model learns them too, by their class.
     fn read(&mut self, lessons: &[Lesson], batch: &mut Batch) -> Result<()> {
         let (run, train) = (&self.settings.run, &self.data.train);
         batch.clear();
@@ -298,9 +297,10 @@ impl<'a> Classification<'a> {
                 batch.forget_targets();
             }
         }
-        for &Lesson { flow, .. } in lessons {
+        for &Lesson { flow, pass } in lessons {
             if let Some(class) = self.class_led(flow) {
-                batch.push(self.vocabulary, class, train.tokens.row(flow), train.ended[flow]);
+                let packets = self.jitter.tokens(train, flow, pass)?;
+                batch.push(self.vocabulary, class, packets, train.ended[flow]);
             }
         }
         Ok(())

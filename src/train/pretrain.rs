@@ -116,11 +116,7 @@ impl Task for LanguageModel<'_> {
             for &flow in *flows {
                 let lead = self.lead(flow, at.epoch);
                 let train = if self.data.windows.is_some() { &self.window } else { &self.data.train };
-                // What a class token leads is to be generated as it is; classifiers, which read BOF, are to know it changed.
-                let packets = match lead == self.vocabulary.bof {
-                    true => self.jitter.tokens(train, flow, at.epoch)?,
-                    false => train.tokens.row(flow),
-                };
+                let packets = self.jitter.tokens(train, flow, at.epoch)?;
                 batch.push(self.vocabulary, lead, packets, train.ended[flow]);
             }
             self.batches[i] = batch;
