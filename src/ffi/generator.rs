@@ -8,14 +8,15 @@ use super::error::{tgpt_error, tgpt_status};
 use super::handle::{self, Opaque};
 use super::log::TGPT_LOG_INFO;
 use super::names::{self, Names};
-use super::worker::tgpt_worker;
+use super::worker::{self, tgpt_worker};
 use crate::error::{Error, Kind, Result};
 use crate::generator::Generator;
-use crate::packet::{Packet, Ragged};
+use crate::packet::{Packet, Rows};
 use crate::sampling::{Decode, Sampling};
+use crate::worker::Worker;
 use std::ffi::c_char;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Makes flows like those it was trained on. Immutable, shared by any threads; the weights are held once.
 pub struct tgpt_generator(());
@@ -209,11 +210,7 @@ pub unsafe extern "C" fn tgpt_generate(
         // SAFETY: the contract of the header.
         let (sampling, room) =
             unsafe { (tgpt_sampling::read(sampling)?, Room::new(packets, cap, offsets, n_flows, needed)?) };
-        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
-        let held = &mut *held;
-        held.rows.clear();
-        state.generator.generate(&mut held.worker, &sampling, n_flows, &mut held.rows)?;
-        room.write(held.rows.as_ragged())
+        room.fill(worker, |worker, rows| state.generator.generate(worker, &sampling, n_flows, rows))
     };
     // SAFETY: the contract of the header.
     unsafe { guard(error, body) }
@@ -257,11 +254,7 @@ pub unsafe extern "C" fn tgpt_continue(
                 Room::new(packets, cap, offsets, n_flows, needed)?,
             )
         };
-        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
-        let held = &mut *held;
-        held.rows.clear();
-        state.generator.continue_flows(&mut held.worker, &sampling, begun, &mut held.rows)?;
-        room.write(held.rows.as_ragged())
+        room.fill(worker, |worker, rows| state.generator.continue_flows(worker, &sampling, begun, rows))
     };
     // SAFETY: the contract of the header.
     unsafe { guard(error, body) }
@@ -295,7 +288,17 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn write(self, flows: Ragged<'_, Packet>) -> Result<()> {
+    /// Writes the flows that `draw` gives in a worker's scratch.
+    fn fill(
+        self,
+        worker: &Mutex<worker::State>,
+        draw: impl FnOnce(&mut Worker, &mut Rows<Packet>) -> Result<()>,
+    ) -> Result<()> {
+        let mut held = handle::exclusive(worker, tgpt_worker::NAME)?;
+        let worker::State { worker, rows, .. } = &mut *held;
+        rows.clear();
+        draw(worker, rows)?;
+        let flows = rows.as_ragged();
         let (total, cap) = (flows.total(), self.packets.len());
         if let Some(needed) = self.needed {
             needed.write(total);
