@@ -1,0 +1,92 @@
+//! What all ranks must have in common before they train together: settings, data, vocabulary, starting point.
+
+use crate::bundle::files::sha256;
+use crate::error::{Error, Result};
+use crate::tokens::Vocabulary;
+use crate::train::checkpoint::Model;
+use crate::train::dataset::Dataset;
+use crate::train::settings::MAY_DIFFER;
+use crate::train::teacher::Teacher;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Digits of a digest that are compared and shown.
+const DIGITS: usize = 16;
+
+/// Facts by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts(BTreeMap<String, String>);
+
+impl Facts {
+    /// With the fact that `name` is `value`.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.0.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// With every one of `settings` that has a bearing on what is learnt.
+    #[must_use]
+    pub fn with_settings(self, settings: &toml::Table) -> Self {
+        let settings = settings.iter().filter(|(name, _)| !MAY_DIFFER.contains(&name.as_str()));
+        settings.fold(self, |facts, (name, value)| facts.with(format!("setting {name}"), value))
+    }
+
+    /// With what is read: files by their content, wherever they lie, and what became of them.
+    #[must_use]
+    pub fn with_data(self, flows: &Dataset) -> Self {
+        let mut sources: Vec<String> = flows.sources.iter().map(|s| format!("{} {}", s.sha256, s.rows)).collect();
+        sources.sort_unstable();
+        let (rows, n) = (flows.sources.iter().map(|s| s.rows).sum::<usize>(), sources.len());
+        let (train, tokens) = flows.train_size();
+        self.with("data", format!("{n} files, {rows} rows, digest {}", digest(sources.join("\n").as_bytes())))
+            .with("training flows", format!("{train} ({tokens} tokens)"))
+            .with("validation flows", flows.val.len())
+            .with("labels", format!("{}, digest {}", flows.labels.len(), digest(flows.labels.join("\n").as_bytes())))
+    }
+
+    /// With what flows are read through, and who teaches.
+    pub fn with_parts(self, quantizer: &[u8], vocabulary: &Vocabulary, teachers: &[Teacher]) -> Result<Self> {
+        let (k, classes) = (vocabulary.n_packet_tokens, vocabulary.classes.len());
+        let of = |value: serde_json::Result<Vec<u8>>| match value {
+            Ok(bytes) => Ok(digest(&bytes)),
+            Err(e) => Err(Error::invalid(format!("facts: {e}"))),
+        };
+        let vocabulary = of(serde_json::to_vec(vocabulary))?;
+        Ok(self
+            .with("quantizer", digest(quantizer))
+            .with("vocabulary", format!("{k} packet tokens, {classes} classes, digest {vocabulary}"))
+            .with("teachers", format!("{}, digest {}", teachers.len(), of(serde_json::to_vec(teachers))?)))
+    }
+
+    /// With the weights of `model`.
+    #[must_use]
+    pub fn with_model(self, model: &Model) -> Self {
+        let of = |values: &[f32]| digest(bytemuck::cast_slice(values));
+        let head = model.head.as_ref().map(|head| of(&[&head.weight[..], &head.bias].concat()));
+        self.with("network's weights", of(model.weights.data())).with("head's weights", head.unwrap_or_default())
+    }
+
+    /// What differs from `other`, if anything does.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        let names = self.0.keys().chain(other.0.keys());
+        let mut differing = names.filter(|name| self.0.get(*name) != other.0.get(*name));
+        let show = |facts: &Self, name: &String| facts.0.get(name).cloned().unwrap_or_else(|| "nothing".to_string());
+        differing.next().map(|name| format!("{name} is {} there and {} at rank 0", show(self, name), show(other, name)))
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::invalid(format!("facts: {e}")))
+    }
+
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|e| Error::format(format!("its facts cannot be read: {e}")))
+    }
+}
+
+/// The beginning of a digest of `bytes`.
+pub fn digest(bytes: &[u8]) -> String {
+    let mut digest = sha256(bytes);
+    digest.truncate(DIGITS);
+    digest
+}
