@@ -64,10 +64,10 @@ impl Facts {
     pub fn with_model(self, model: &Model) -> Self {
         let of = |values: &[f32]| digest(bytemuck::cast_slice(values));
         let head = model.head.as_ref().map(|head| of(&[&head.weight[..], &head.bias].concat()));
-        self.with("network's weights", of(model.weights.data())).with("head's weights", head.unwrap_or_default())
+        self.with("weights of the network", of(model.weights.data())).with("weights of the head", head.unwrap_or_default())
     }
 
-    /// What differs from `other`, if anything does.
+    /// What differs from `other`, if anything does: the first by name, weights after what they may follow from.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let names = self.0.keys().chain(other.0.keys());
         let mut differing = names.filter(|name| self.0.get(*name) != other.0.get(*name));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, mpsc};
@@ -219,14 +219,22 @@ impl Door {
             match prepare(&stream).and_then(|()| hear(&mut stream)) {
                 // Nobody takes it where all have come.
                 Ok(hello) => drop(come.send(Visitor { stream, address, hello })),
-                // A rank of another version learns so from the answer; others do not care.
-                Err(e) => drop(say(&mut stream, &Answer::Refused(e.to_string()))),
+                Err(e) => turn_away(stream, &e),
             }
             inside.fetch_sub(1, Ordering::Relaxed);
         });
         if asked.is_err() {
             self.inside.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Answers who is no rank, or one of another version, which learns so from the answer; others do not care.
+fn turn_away(mut stream: TcpStream, why: &std::io::Error) {
+    let answered = say(&mut stream, &Answer::Refused(why.to_string())).and_then(|()| stream.shutdown(Shutdown::Write));
+    if answered.is_ok() {
+        // What came and is not read would take the answer with it.
+        let _ = std::io::copy(&mut stream.take(MAX_MESSAGE as u64), &mut std::io::sink());
     }
 }
 
