@@ -193,7 +193,7 @@ fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
     let run = |output: &str, more: &str| {
         format!(
             "pretrain many --quantizer q.safetensors -o {output} --shuffle-mib 0.02 --schedule plateau --plateau-patience 0 \
-             --lr 3e-2 --warmup 2 --log-every 1 --quiet {NET} {more}"
+             --lr 1e-2 --warmup 2 --log-every 1 --quiet {NET} {more}"
         )
     };
     place.ok(&run("one", "--epochs 30 --patience 2"));
@@ -202,7 +202,7 @@ fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
     let (one, two) = (place.metrics("one", "val_loss"), place.metrics("two", "val_loss"));
     assert!(one.len() < 30 && two.len() < 30 && two.len() > 3, "{one:?} {two:?}");
     for ((step, x), (of_two, y)) in one.iter().zip(&two).take(4) {
-        assert!(step == of_two && (x - y).abs() < 1e-3 * x, "after step {step}: {x} and {y}");
+        assert!(step == of_two && (x - y).abs() < 2e-4 * x, "after step {step}: {x} and {y}");
     }
 
     place.ok(&run("whole", "--epochs 4"));
