@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const NET: &str = "--layers 2 --width 32 --heads 2 --batch-tokens 512 --threads 1";
 
 /// Everything that changes training flows anew in every epoch, and what else draws.
-const DRAWS: &str = "--dropout 0.1 --time-jitter 0.3 --size-jitter 0.1 --header-shift 0.3 --packet-loss 0.1 --late-start 0.2";
+const DRAWS: &str =
+    "--dropout 0.1 --time-jitter 0.3 --size-jitter 0.1 --header-shift 0.3 --packet-loss 0.1 --late-start 0.2";
 
 struct Place(TempDir);
 
@@ -178,10 +179,16 @@ fn two_and_three_ranks_learn_what_one_does() {
              --quiet {more}"
         )
     };
-    for (more, name) in [("--lr 2e-3 --crop 0.3 --borrow-times 0.3 --accumulate 2", "whole"), ("--freeze --lr 0.05", "frozen")] {
+    for (more, name) in
+        [("--lr 2e-3 --crop 0.3 --borrow-times 0.3 --accumulate 2", "whole"), ("--freeze --lr 0.05", "frozen")]
+    {
         place.ok(&tune(&format!("{name}1"), more));
         place.together(2, &tune(&format!("{name}2"), more));
-        place.alike(&format!("{name}1"), &format!("{name}2"), &["loss", "grad_norm", "val_loss", "accuracy", "macro_f1"]);
+        place.alike(
+            &format!("{name}1"),
+            &format!("{name}2"),
+            &["loss", "grad_norm", "val_loss", "accuracy", "macro_f1"],
+        );
     }
     place.ok("bundle whole2 -o model.tgpt");
 }
@@ -227,7 +234,8 @@ fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
     }
 }
 
-const LONG: &str = "pretrain flows.parquet --quantizer q.safetensors -o run --epochs 100000 --save-every 5 --rank-timeout 20";
+const LONG: &str =
+    "pretrain flows.parquet --quantizer q.safetensors -o run --epochs 100000 --save-every 5 --rank-timeout 20";
 
 #[test]
 fn a_killed_rank_ends_the_others_and_one_goes_on() {
@@ -328,7 +336,8 @@ fn ranks_that_differ_are_refused_by_name() {
 #[test]
 fn an_environment_that_contradicts_itself_is_refused_and_one_rank_is_as_none() {
     let place = Place::new();
-    let run = |output: &str| format!("pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 1 --quiet {NET}");
+    let run =
+        |output: &str| format!("pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 1 --quiet {NET}");
     for (variables, word) in [
         (&[("RANK", "2"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")][..], "at most 1"),
         (&[("RANK", "0"), ("WORLD_SIZE", "2")], "MASTER_ADDR"),

@@ -64,7 +64,8 @@ impl Facts {
     pub fn with_model(self, model: &Model) -> Self {
         let of = |values: &[f32]| digest(bytemuck::cast_slice(values));
         let head = model.head.as_ref().map(|head| of(&[&head.weight[..], &head.bias].concat()));
-        self.with("weights of the network", of(model.weights.data())).with("weights of the head", head.unwrap_or_default())
+        self.with("weights of the network", of(model.weights.data()))
+            .with("weights of the head", head.unwrap_or_default())
     }
 
     /// What differs from `other`, if anything does: the first by name, weights after what they may follow from.

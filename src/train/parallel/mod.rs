@@ -4,6 +4,7 @@
 //! the draws that they have in the whole. Gradients are summed over the ranks once a step, so that all take the same step:
 //! that of one process with the same settings, but for the rounding of sums. Only rank 0 writes.
 
+pub mod device;
 mod facts;
 mod link;
 pub mod ranks;

@@ -19,7 +19,7 @@ fn place(rank: usize, size: usize, port: u16) -> Place {
 }
 
 /// Runs `work` as each of `size` ranks; what each returned, by rank.
-fn ranks<T: Send>(size: usize, work: impl Fn(Group) -> T + Sync) -> Vec<T> {
+pub(super) fn ranks<T: Send>(size: usize, work: impl Fn(Group) -> T + Sync) -> Vec<T> {
     let (port, work) = (free_port(), &work);
     thread::scope(|scope| {
         let start = |rank| scope.spawn(move || work(Group::join(&place(rank, size, port), TIMEOUT).unwrap()));
@@ -122,7 +122,11 @@ fn a_rank_that_leaves_or_calls_something_else_breaks_the_run_at_once() {
     assert!(errors[0].contains("rank 1 at") && errors[2].contains("rank 1 at"), "{errors:?}");
     let errors = ranks(2, |mut group| {
         let rank = group.share().rank;
-        group.sum(&mut vec![1.0; 100 + 10 * rank][..]).and_then(|()| group.meet()).err().map(|e| group.end(e).to_string())
+        group
+            .sum(&mut vec![1.0; 100 + 10 * rank][..])
+            .and_then(|()| group.meet())
+            .err()
+            .map(|e| group.end(e).to_string())
     });
     assert!(errors.iter().any(Option::is_some), "{errors:?}");
     assert!(began.elapsed() < TIMEOUT);
@@ -135,7 +139,9 @@ fn strangers_do_not_disturb() {
     thread::scope(|scope| {
         let zero = scope.spawn(move || Group::join(&place(0, 2, port), TIMEOUT).unwrap().meet());
         let mut strangers = Vec::new();
-        for say in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"", b"tgptrank", &[0xff; 5000], b"tgptrank\x01\0\0\0\xff\xff\xff\xff"] {
+        for say in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"", b"tgptrank", &[0xff; 5000], b"tgptrank\x01\0\0\0\xff\xff\xff\xff"]
+        {
             let mut stranger = loop {
                 if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
                     break stream;
