@@ -105,8 +105,12 @@ fn lead(place: &Place, deadline: Instant, timeout: Duration) -> Result<(TcpListe
         let Some(mut visitor) = door.visitor(deadline) else {
             let missing: Vec<String> =
                 (1..place.size).filter(|rank| !there.contains_key(rank)).map(|rank| rank.to_string()).collect();
-            let missing = format!("rank {}", missing.join(", "));
-            return Err(absent(&missing, timeout, &refused));
+            let error = absent(&format!("rank {}", missing.join(", ")), timeout, &refused);
+            for visitor in there.values_mut() {
+                // Who has gone meanwhile knows.
+                let _ = say(&mut visitor.stream, &Answer::Refused(error.to_string()));
+            }
+            return Err(error);
         };
         match objection(place, &visitor.hello, &there) {
             Some(objection) => {
