@@ -36,6 +36,7 @@ pub trait Transport<V: ?Sized> {
 #[derive(Debug)]
 pub struct Group {
     share: Share,
+    local_rank: usize,
     /// None where a process is alone.
     ring: Option<(Ring, SocketAddr)>,
 }
@@ -43,18 +44,24 @@ pub struct Group {
 impl Group {
     /// A process that is alone.
     pub fn alone() -> Self {
-        Self { share: Share::WHOLE, ring: None }
+        Self { share: Share::WHOLE, local_rank: 0, ring: None }
     }
 
     /// Joins the others. A rank that does not come within `timeout`, or later says nothing for as long, ends the run.
     pub fn join(place: &Place, timeout: Duration) -> Result<Self> {
         let ring = rendezvous::join(place, timeout)?;
-        Ok(Self { share: Share { rank: place.rank, size: place.size }, ring: Some(ring) })
+        let share = Share { rank: place.rank, size: place.size };
+        Ok(Self { share, local_rank: place.local_rank, ring: Some(ring) })
     }
 
     /// This rank's part of the work.
     pub fn share(&self) -> Share {
         self.share
+    }
+
+    /// This rank's number on its machine, so also that of its GPU.
+    pub fn local_rank(&self) -> usize {
+        self.local_rank
     }
 
     /// Whether this is the rank that writes and tells.

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// What every connection begins with.
 const MAGIC: [u8; 8] = *b"tgptrank";
 
-/// Version of all that is said between ranks.
-const VERSION: u32 = 1;
+/// Version of all that is said between ranks, who must also write numbers in the same order of bytes.
+const VERSION: u32 = if cfg!(target_endian = "big") { 1 << 16 | 1 } else { 1 };
 
 /// Longest message of a rendezvous: the addresses of [`MAX_RANKS`] ranks.
 const MAX_MESSAGE: usize = MAX_RANKS * 64;
