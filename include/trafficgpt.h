@@ -47,7 +47,7 @@
  */
 
 /* SETTINGS, for tgpt_config_set: key (default), meaning
- *   engine (auto): who runs the network: auto (cuda where a GPU answers, else onnx where its library is found, else
+ *   engine (auto): who runs the network: auto (onnx where onnx.library names one, else cuda where a GPU answers, else
  *       native), native, onnx or cuda; an engine named here never falls back to another
  *   threads (1): CPU threads of one worker, 1..=1024; leave it at 1 and use one worker per core where flows are many
  *   precision (f32): of the engines native and cuda: f32, or bf16 for two digits and up to twice the speed (native;

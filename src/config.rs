@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "engine",
         default: "auto",
-        help: "who runs the network: auto (cuda where a GPU answers, else onnx where its library is found, else native), \
+        help: "who runs the network: auto (onnx where onnx.library names one, else cuda where a GPU answers, else native), \
                native, onnx or cuda; an engine named here never falls back to another",
         set: |settings, value| {
             settings.engine = value.parse()?;
