@@ -99,7 +99,8 @@ fn lead(place: &Place, deadline: Instant, timeout: Duration) -> Result<(TcpListe
     let own = listener.local_addr().map_err(|e| failed("cannot listen", &e))?;
     // As good as random: the operating system's.
     let run = RandomState::new().hash_one(std::process::id()).max(1);
-    let (door, mut there) = (Door::open(clone(&listener)?)?, BTreeMap::new());
+    let door = Door::open(clone(&listener)?)?;
+    let mut there: BTreeMap<usize, Visitor> = BTreeMap::new();
     let mut refused = String::new();
     while there.len() + 1 < place.size {
         let Some(mut visitor) = door.visitor(deadline) else {
