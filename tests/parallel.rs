@@ -311,6 +311,7 @@ fn ranks_that_differ_are_refused_by_name() {
         (run("--with-classes"), "setting with_classes is true there and false"),
         (run("other.parquet"), "data is 1 files, 360 rows"),
         (of_other_quantizer, "quantizer is"),
+        (run("").replace("flows.parquet", "--unlabelled flows.parquet"), "labels is 0"),
     ] {
         let ranks = place.ranks(2, |rank| if rank == 0 { run("") } else { arguments.clone() });
         for child in ranks {

@@ -148,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_part_have_the_masks_that_they_have_in_the_whole() {
+        let draw = |first_row, row| {
+            let masks = Masks::new(Some(Dropout { p: 0.5, seed: 5, step: 2, first_row })).unwrap().unwrap();
+            let mut out = [0.0; MASK_GROUP];
+            masks.fill(Site::MlpOutput { layer: 1 }, row, &mut out);
+            out
+        };
+        assert_eq!(draw(0, 7), draw(5, 2));
+        assert_ne!(draw(0, 7), draw(5, 7));
+    }
+
+    #[test]
     fn no_dropout_is_no_mask_and_bad_probabilities_are_refused() {
         let new = |p| Masks::new(Some(Dropout { p, seed: 0, step: 0, first_row: 0 }));
         assert!(Masks::new(None).unwrap().is_none() && new(0.0).unwrap().is_none());

@@ -1,13 +1,14 @@
 //! What all ranks must have in common before they train together: settings, data, vocabulary, starting point.
 
-use crate::bundle::files::sha256;
+use crate::bundle::files::{hex, sha256};
 use crate::error::{Error, Result};
 use crate::tokens::Vocabulary;
 use crate::train::checkpoint::Model;
-use crate::train::dataset::Dataset;
+use crate::train::dataset::{Dataset, Flows};
 use crate::train::settings::MAY_DIFFER;
 use crate::train::teacher::Teacher;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// Digits of a digest that are compared and shown.
@@ -35,13 +36,13 @@ impl Facts {
     /// With what is read: files by their content, wherever they lie, and what became of them.
     #[must_use]
     pub fn with_data(self, flows: &Dataset) -> Self {
-        let mut sources: Vec<String> = flows.sources.iter().map(|s| format!("{} {}", s.sha256, s.rows)).collect();
-        sources.sort_unstable();
+        // In their order, on which that of the flows depends.
+        let sources: Vec<String> = flows.sources.iter().map(|s| format!("{} {}", s.sha256, s.rows)).collect();
         let (rows, n) = (flows.sources.iter().map(|s| s.rows).sum::<usize>(), sources.len());
         let (train, tokens) = flows.train_size();
         self.with("data", format!("{n} files, {rows} rows, digest {}", digest(sources.join("\n").as_bytes())))
-            .with("training flows", format!("{train} ({tokens} tokens)"))
-            .with("validation flows", flows.val.len())
+            .with("training flows", format!("{train} ({tokens} tokens), digest {}", content(&flows.train)))
+            .with("validation flows", format!("{}, digest {}", flows.val.len(), content(&flows.val)))
             .with("labels", format!("{}, digest {}", flows.labels.len(), digest(flows.labels.join("\n").as_bytes())))
     }
 
@@ -86,8 +87,23 @@ impl Facts {
 }
 
 /// The beginning of a digest of `bytes`.
-pub fn digest(bytes: &[u8]) -> String {
-    let mut digest = sha256(bytes);
+fn digest(bytes: &[u8]) -> String {
+    beginning(sha256(bytes))
+}
+
+/// The same of what is learnt of `flows`: tokens, labels and ends.
+fn content(flows: &Flows) -> String {
+    let (tokens, mut hasher) = (flows.tokens.as_ragged(), Sha256::new());
+    hasher.update(bytemuck::cast_slice(tokens.values()));
+    hasher.update(bytemuck::cast_slice(tokens.offsets()));
+    for (label, ended) in flows.labels.iter().zip(&flows.ended) {
+        hasher.update(label.map_or(u32::MAX, |label| label).to_le_bytes());
+        hasher.update([u8::from(*ended)]);
+    }
+    beginning(hex(&hasher.finalize()))
+}
+
+fn beginning(mut digest: String) -> String {
     digest.truncate(DIGITS);
     digest
 }
