@@ -285,7 +285,7 @@ impl Session<'_> {
         }
         let path = self.output;
         // Before the training: who asks for too many trees need not wait for the answer.
-        let forest = task.forest()?;
+        let forest = task.forest(self.interrupt)?;
         let summary = self.train(directory, &settings.run, task, model, settings.freeze, checkpoint)?;
         let record = RunDir::record(path)?;
         let mut best = RunDir::best(path, &record)?;
@@ -301,7 +301,7 @@ impl Session<'_> {
         if let Some(forest) = forest {
             directory.save_forest(&Forest { temperature, ..forest })?;
             let Scores { accuracy, macro_f1, .. } = task.scores(&logits)?;
-            self.progress.line(&format!("with the forest: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
+            self.progress.line(&format!("with the trees: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
         } else if let Some(head) = &mut best.model.head {
             head.temperature = temperature;
         }
