@@ -104,14 +104,14 @@ impl Classifier {
         let voters = self.model.forest().map(|forest| (forest, self.quantizer().codebook().centroids()));
         let d = self.embedding_dim();
         self.for_each_batch(worker, flows, |scratch| {
-            let Scratch { sequences, embeddings, scores: staged, head, .. } = scratch;
+            let Scratch { sequences, embeddings, scores: staged, head, votes, .. } = scratch;
             let begin = staged.len();
             staged.resize(begin + sequences.len() * n, 0.0);
             let scores = &mut staged[begin..];
             self.head.scores(embeddings, d, head, scores);
             if let Some((forest, centroids)) = voters {
                 for (sequence, scores) in sequences.as_ragged().rows().zip(scores.chunks_exact_mut(n)) {
-                    forest.vote(&forest::features(&sequence[1..], centroids), scores);
+                    forest.vote(&forest::features(&sequence[1..], centroids), scores, votes);
                 }
             }
         })?;

@@ -24,6 +24,7 @@ pub(crate) struct Scratch {
     pub embeddings: Vec<f32>,
     pub scores: Vec<f32>,
     pub head: head::Scratch,
+    pub votes: Vec<f32>,
     pub logits: Vec<f32>,
 }
 

@@ -145,6 +145,7 @@ fn a_forest_votes_in_what_the_classifier_says_and_is_checked() {
             Node::Leaf { begin: 1, end: 3 },
         ],
         shares: vec![(2, 1.0), (0, 0.5), (3, 0.5)],
+        odds: None,
     };
     let spec = ClassifierSpec { head: "linear+forest".to_string(), ..made.spec() };
     let parts = Parts { classifier: Some((spec, &made.head)), forest: Some(&forest), ..made.parts() };
@@ -180,6 +181,36 @@ fn a_forest_votes_in_what_the_classifier_says_and_is_checked() {
     assert_eq!(refused(&Parts { forest: Some(&forest), ..made.parts() }).kind(), Kind::Mismatch);
     let astray = Forest { roots: vec![3], ..forest.clone() };
     assert_eq!(refused(&Parts { forest: Some(&astray), ..parts }).kind(), Kind::Format);
+}
+
+#[test]
+fn boosted_trees_come_back_as_they_were_written() {
+    let (made, victim) = (tiny(), Victim::new());
+    let forest = Forest {
+        weight: 0.4,
+        temperature: 1.0,
+        roots: vec![0],
+        nodes: vec![
+            Node::Split { feature: 0, threshold: 0.5, low: 1 },
+            Node::Leaf { begin: 0, end: 1 },
+            Node::Leaf { begin: 1, end: 2 },
+        ],
+        shares: vec![(1, 2.5), (1, -0.5)],
+        odds: Some(vec![-1.0, 0.0, -100.0, 0.25]),
+    };
+    let spec = ClassifierSpec { head: "linear+forest".to_string(), ..made.spec() };
+    fs::remove_dir_all(&victim.path).unwrap();
+    write(&victim.path, &Parts { classifier: Some((spec, &made.head)), forest: Some(&forest), ..made.parts() })
+        .unwrap();
+    assert_eq!(Bundle::open(&victim.path).unwrap().forest.as_deref(), Some(&forest));
+
+    // Without its log-odds it is a forest whose shares do not sum to 1; with those of other labels it is not this model's.
+    victim.edit_tensors("forest.safetensors", |t| {
+        t.insert("odds".to_string(), (Dtype::F32, vec![3], vec![0; 12]));
+    });
+    victim.refused(Kind::Format, &["forest.safetensors", "log-odds"]);
+    victim.edit_tensors("forest.safetensors", |t| drop(t.remove("odds")));
+    victim.refused(Kind::Format, &["forest.safetensors", "node 1"]);
 }
 
 #[test]

@@ -145,6 +145,8 @@ fn a_forest_votes_beside_the_network() {
     let alone = place.accuracy("alone", &format!("{flows} --forest-weight 0"));
     assert!(alone < 0.8, "one step teaches a network little: {alone}");
     assert!(place.accuracy("voted", &format!("{flows} --forest-weight 1")) > 0.95);
+    let boosted = "true.parquet --steps 1 --boost-rounds 20 --forest-weight 1";
+    assert!(place.accuracy("boosted", boosted) > 0.95);
     let manifest = std::fs::read_to_string(place.path("voted.tgpt/manifest.json")).unwrap();
     assert!(manifest.contains("\"linear+forest\"") && manifest.contains("forest.safetensors"), "{manifest}");
 
@@ -154,7 +156,7 @@ fn a_forest_votes_beside_the_network() {
     place.ok("bundle both -o both.tgpt");
     let report = place.ok("evaluate both.tgpt lies.parquet --split val --engine native --json");
     let report: Value = serde_json::from_str(&report).unwrap();
-    let line = format!("with the forest: accuracy {:.4}", report["accuracy"].as_f64().unwrap());
+    let line = format!("with the trees: accuracy {:.4}", report["accuracy"].as_f64().unwrap());
     assert!(said.contains(&line), "\"{line}\" is not in: {said}");
 
     let forest = place.path("both/forest.safetensors");
@@ -164,6 +166,11 @@ fn a_forest_votes_beside_the_network() {
     std::fs::remove_file(&forest).unwrap();
     place.refused("bundle both -o again.tgpt", "no forest", "again.tgpt");
     place.refused("finetune true.parquet --from lm -o out --forest-trees 10001", "forest_trees", "out");
+    place.refused(
+        "finetune true.parquet --from lm -o out --forest-trees 9 --boost-rounds 9",
+        "one kind of trees",
+        "out",
+    );
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub(crate) fn read_quantizer(bytes: &[u8], scaler: Scaler, k: Option<usize>) -> 
 
 /// The forest over `n_labels` labels in the bytes of a `forest.safetensors`: `nodes` f32 `[n, 3]`, a split as feature,
 /// threshold and lower child, a leaf as -1 and where its shares begin and end; `shares` `[m, 2]`; `roots`, `weight` and
-/// `temperature`.
+/// `temperature`; of boosted trees `odds` `[n_labels]`.
 pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
     let file = Tensors::parse(bytes, 0)?;
     let rows = |name: &str, width: usize| {
@@ -137,6 +137,7 @@ pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
             .iter()
             .map(|&[label, share]| Ok((whole(label)?, share)))
             .collect::<Result<_>>()?,
+        odds: file.shape("odds").map(|_| rows("odds", 1)).transpose()?,
     };
     forest.check(n_labels)?;
     Ok(forest)
@@ -239,7 +240,9 @@ mod writing {
             ("weight", &[1][..], std::slice::from_ref(&forest.weight)),
             ("temperature", &[1][..], std::slice::from_ref(&forest.temperature)),
         ];
-        serialize(tensors, format())
+        let shape = [forest.odds.as_ref().map_or(0, Vec::len)];
+        let odds = forest.odds.as_ref().map(|odds| ("odds", &shape[..], &**odds));
+        serialize(tensors.into_iter().chain(odds), format())
     }
 
     /// Where each tensor begins in the safetensors file of these bytes, counted from the file's beginning.

@@ -187,8 +187,8 @@ pub unsafe extern "C" fn tgpt_generator_max_packets(generator: *const tgpt_gener
 /// `needed`: NULL, or gets the number of packets of all the flows, also with TGPT_E_NOSPACE.
 /// Errors: TGPT_E_NOSPACE where `cap` is less than what is needed: nothing but `*needed` is written, and the same call
 /// with enough room gives the flows. TGPT_E_INVALID for a class that is not there, a value out of its range, more
-/// flows than 2^24, a banned token that is none, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread is inside this worker;
-/// TGPT_E_RUNTIME from the engine.
+/// flows than 2^24, a banned token that is none, reserved bytes that are not 0, a NULL. TGPT_E_BUSY where another thread
+/// is inside this worker; TGPT_E_RUNTIME from the engine.
 /// Threads: any number on one generator, each with its own worker.
 /// Since: 0.1.0.
 #[unsafe(no_mangle)]

@@ -20,6 +20,7 @@ use crate::train::dataset::{Dataset, Flows};
 use crate::train::forest;
 use crate::train::head_loss::{self, Objective, Truth};
 use crate::train::heads::{self, Sample};
+use crate::train::interrupt::Interrupt;
 use crate::train::jitter::Jitter;
 use crate::train::lessons::{Lesson, Lessons};
 use crate::train::metrics::{Confusion, Scores};
@@ -232,15 +233,14 @@ impl<'a> Classification<'a> {
         self.data.val.labels.iter().flatten().copied().collect()
     }
 
-    /// The forest that is to vote beside the head, grown on the training flows; none if none is asked for.
-    pub fn forest(&self) -> Result<Option<Forest>> {
-        let (n_trees, weight) = (self.settings.forest_trees, self.settings.forest_weight as f32);
-        if n_trees == 0 {
+    /// The trees that are to vote beside the head, grown on the training flows; none if none are asked for.
+    pub fn forest(&self, interrupt: &Interrupt) -> Result<Option<Forest>> {
+        let Some(trees) = self.settings.trees() else {
             return Ok(None);
-        }
-        let plan = forest::Plan { n_trees, times: self.settings.forest_times, seed: self.settings.run.seed };
-        let grown = forest::grow(&self.data.train, self.centroids, &self.objective.label_weights, plan)?;
-        let forest = Forest { weight, ..grown };
+        };
+        let plan = forest::Plan { trees, times: self.settings.forest_times, seed: self.settings.run.seed };
+        let grown = forest::grow(&self.data.train, self.centroids, &self.objective.label_weights, plan, interrupt)?;
+        let forest = Forest { weight: self.settings.forest_weight as f32, ..grown };
         forest.check(self.data.labels.len())?;
         Ok(Some(forest))
     }
@@ -249,9 +249,10 @@ impl<'a> Classification<'a> {
     /// `[data.val.len(), data.labels.len()]`.
     pub fn voted(&mut self, model: &Model, forest: &Forest) -> Result<Vec<f32>> {
         let (mut rows, _) = self.validation_logits(model, &mut Group::alone())?;
+        let mut votes = Vec::new();
         for (i, row) in rows.chunks_exact_mut(self.data.labels.len()).enumerate() {
             softmax(row);
-            forest.vote(&features(self.data.val.tokens.row(i), self.centroids), row);
+            forest.vote(&features(self.data.val.tokens.row(i), self.centroids), row, &mut votes);
             row.iter_mut().for_each(|p| *p = p.max(f32::MIN_POSITIVE).ln());
         }
         Ok(rows)

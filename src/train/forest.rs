@@ -9,7 +9,10 @@
 use crate::error::{Error, Result};
 use crate::head::forest::{FEATURES, Forest, Node, PACKETS, features};
 use crate::random::Stream;
+use crate::train::boosting;
 use crate::train::dataset::Flows;
+use crate::train::generation::forest::Matrix;
+use crate::train::interrupt::Interrupt;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -64,20 +67,38 @@ struct Split {
     impurity: f64,
 }
 
+/// How the trees of a forest come about.
+#[derive(Clone, Copy, Debug)]
+pub enum Trees {
+    /// So many, each by itself.
+    Bagged(usize),
+    /// Each mends what those before it get wrong.
+    Boosted {
+        /// Trees of every label.
+        rounds: usize,
+    },
+}
+
 /// What a forest that votes beside a head is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Number of trees.
-    pub n_trees: usize,
+    /// How they come about.
+    pub trees: Trees,
     /// Whether they look at the packets' times as well as at their sizes.
     pub times: bool,
     /// Seed of every draw.
     pub seed: u64,
 }
 
-/// A forest on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count `label_weights`. The
-/// same on any number of threads.
-pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], plan: Plan) -> Result<Forest> {
+/// A forest on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count `label_weights`, of
+/// boosted trees all alike. The same on any number of threads.
+pub fn grow(
+    flows: &Flows,
+    centroids: &[[f32; 2]],
+    label_weights: &[f32],
+    plan: Plan,
+    interrupt: &Interrupt,
+) -> Result<Forest> {
     let width = if plan.times { FEATURES } else { PACKETS };
     let (mut values, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     for (i, label) in flows.labels.iter().enumerate() {
@@ -87,8 +108,14 @@ pub fn grow(flows: &Flows, centroids: &[[f32; 2]], label_weights: &[f32], plan: 
             groups.push(flows.groups[i]);
         }
     }
-    let sample = Sample { features: &values, width, labels: &labels, groups: &groups, label_weights };
-    fit(sample, plan.n_trees, plan.seed)
+    match plan.trees {
+        Trees::Bagged(n) => {
+            fit(Sample { features: &values, width, labels: &labels, groups: &groups, label_weights }, n, plan.seed)
+        }
+        Trees::Boosted { rounds } => {
+            boosting::fit(&Matrix { values, width }, &labels, label_weights.len(), rounds, interrupt)
+        }
+    }
 }
 
 /// A forest of `n_trees` on `sample`, which alone has the say; the same on any number of threads.
@@ -111,7 +138,8 @@ pub(super) fn fit(sample: Sample<'_>, n_trees: usize, seed: u64) -> Result<Fores
         Tree::grow(sample, flows, &mut draws)
     };
     let trees: Vec<Tree> = (0..n_trees).into_par_iter().map(grow).collect();
-    let mut forest = Forest { weight: 1.0, temperature: 1.0, roots: Vec::new(), nodes: Vec::new(), shares: Vec::new() };
+    let mut forest =
+        Forest { weight: 1.0, temperature: 1.0, roots: Vec::new(), nodes: Vec::new(), shares: Vec::new(), odds: None };
     for tree in trees {
         let (node, share) = (forest.nodes.len() as u32, forest.shares.len() as u32);
         forest.roots.push(node);
@@ -237,7 +265,7 @@ mod tests {
     fn right(forest: &Forest, features: &[f32], labels: &[u32]) -> f64 {
         let judge = |i: usize| {
             let mut out = vec![0.0; 2];
-            forest.vote(&values(&features[i * PACKETS..(i + 1) * PACKETS]), &mut out);
+            forest.probabilities(&values(&features[i * PACKETS..(i + 1) * PACKETS]), &mut out);
             assert!((out.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{out:?}");
             u32::from(out[labels[i] as usize] > 0.5)
         };
@@ -291,7 +319,7 @@ mod tests {
         let mut doubts = 0;
         for flow in (0..600).step_by(10) {
             let mut out = [0.0; 2];
-            forest.vote(&values(&features[flow * PACKETS..(flow + 1) * PACKETS]), &mut out);
+            forest.probabilities(&values(&features[flow * PACKETS..(flow + 1) * PACKETS]), &mut out);
             doubts += usize::from(out.iter().all(|&p| p < 0.95));
         }
         assert!(doubts > 50, "{doubts} of 60");
@@ -311,7 +339,7 @@ mod tests {
         let forest = fit(sample, 20, 1).unwrap();
         forest.check(3).unwrap();
         let mut out = [0.0; 3];
-        forest.vote(&values(&[0.5; PACKETS]), &mut out);
+        forest.probabilities(&values(&[0.5; PACKETS]), &mut out);
         assert!(out[0] > 0.2 && out[0] < 0.8 && out[2] == 0.0, "{out:?}");
         assert!(fit(sample, usize::MAX, 1).unwrap_err().message().contains("ask for fewer"));
     }

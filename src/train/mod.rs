@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod baselines;
 pub mod batch;
+pub mod boosting;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod codebook;

@@ -322,7 +322,7 @@ impl Session<'_> {
         }
         let path = self.output;
         // Before the training: who asks for too many trees need not wait for the answer.
-        let forest = if self.group.leads() { task.forest()? } else { None };
+        let forest = if self.group.leads() { task.forest(self.interrupt)? } else { None };
         let summary = self.train(directory.as_deref_mut(), &settings.run, task, model, settings.freeze, checkpoint)?;
         // The rest takes no time that is worth sharing.
         let Some(directory) = directory else { return Ok(summary) };
@@ -340,7 +340,7 @@ impl Session<'_> {
         if let Some(forest) = forest {
             directory.save_forest(&Forest { temperature, ..forest })?;
             let Scores { accuracy, macro_f1, .. } = task.scores(&logits)?;
-            self.progress.line(&format!("with the forest: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
+            self.progress.line(&format!("with the trees: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
         } else if let Some(head) = &mut best.model.head {
             head.temperature = temperature;
         }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpt2::Dropout;
 use crate::packet::N_PACKETS;
+use crate::train::forest::Trees;
 use crate::train::heads::{self, HeadKind};
 use crate::train::reshape::Reshape;
 use crate::train::schedule::Schedule;
@@ -254,7 +255,9 @@ pub struct Finetune {
     pub borrow_times: f64,
     /// Trees of a random forest that votes beside the network; 0: none.
     pub forest_trees: usize,
-    /// Share of the forest in the probabilities.
+    /// Boosted trees of each label that vote beside the network; 0: none.
+    pub boost_rounds: usize,
+    /// Share of the trees in the probabilities.
     pub forest_weight: f64,
     /// Whether the trees look at the packets' times as well as at their sizes. Good where flows to come are recorded at the
     /// places of the training flows.
@@ -287,6 +290,7 @@ impl Default for Finetune {
             crop: 0.0,
             borrow_times: 0.0,
             forest_trees: 0,
+            boost_rounds: 0,
             forest_weight: 0.5,
             forest_times: false,
             teacher_weight: 0.5,
@@ -361,6 +365,15 @@ impl Pretrain {
 }
 
 impl Finetune {
+    /// The trees that are to vote beside the network, if any.
+    pub fn trees(&self) -> Option<Trees> {
+        match (self.forest_trees, self.boost_rounds) {
+            (0, 0) => None,
+            (0, rounds) => Some(Trees::Boosted { rounds }),
+            (n, _) => Some(Trees::Bagged(n)),
+        }
+    }
+
     /// Checks every value against its range and against the others.
     pub fn check(&self) -> Result<()> {
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
@@ -381,8 +394,18 @@ impl Finetune {
         }
         range("reject_below", self.reject_below, 0.0, 1.0)?;
         self.head.check(self.freeze)?;
-        if self.head.head != HeadKind::Linear && self.forest_trees > 0 {
-            return Err(Error::invalid("forest_trees: a forest votes beside a linear head only: leave it at 0"));
+        if self.boost_rounds > MAX_TREES {
+            let n = self.boost_rounds;
+            return Err(Error::invalid(format!("boost_rounds is {n}; it must be at most {MAX_TREES}")));
+        }
+        if self.forest_trees > 0 && self.boost_rounds > 0 {
+            return Err(Error::invalid(
+                "forest_trees and boost_rounds: one kind of trees may vote: leave the other at 0",
+            ));
+        }
+        if self.head.head != HeadKind::Linear && self.trees().is_some() {
+            let name = if self.boost_rounds > 0 { "boost_rounds" } else { "forest_trees" };
+            return Err(Error::invalid(format!("{name}: trees vote beside a linear head only: leave it at 0")));
         }
         let run = &self.run;
         let changes = self.crop > 0.0 || self.borrow_times > 0.0 || run.time_jitter > 0.0 || !run.reshape.is_none();
@@ -519,6 +542,9 @@ mod tests {
             "unlabelled_weight = -1.0",
             "labelled_repeats = 0",
             "forest_trees = 10001",
+            "boost_rounds = 10001",
+            "forest_trees = 1\nboost_rounds = 1",
+            "boost_rounds = 1\nfreeze = true\nhead = \"svm\"",
             "temperature = -1.0",
             "knn_k = 0",
             "knn_cells = 1048577",

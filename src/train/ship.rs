@@ -32,9 +32,9 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
                 notes.push("the run has not come to its end: its probabilities are not calibrated yet".to_string());
             }
             let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
-            let kind = match settings.forest_trees {
-                0 => head.kind(),
-                _ => {
+            let kind = match settings.trees() {
+                None => head.kind(),
+                Some(_) => {
                     forest = Some(RunDir::forest(path, labels.len())?);
                     manifest::LINEAR_AND_FOREST
                 }

@@ -89,7 +89,11 @@ struct Flags {
     /// Trees of a random forest, grown on the labelled flows, that votes beside the network; 0: none.
     #[arg(long)]
     forest_trees: Option<usize>,
-    /// Share of the forest in the probabilities.
+    /// Boosted trees of each label, grown on the labelled flows, that vote beside the network instead; 100 are a good start;
+    /// 0: none.
+    #[arg(long)]
+    boost_rounds: Option<usize>,
+    /// Share of the trees in the probabilities.
     #[arg(long)]
     forest_weight: Option<f64>,
     /// Let the trees look at times as well as at sizes: for flows that come from the places of the training flows.

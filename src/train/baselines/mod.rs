@@ -4,15 +4,14 @@
 //! the logarithms of their times. It is fitted with the settings that its library ships, none of them chosen by the flows
 //! that are judged.
 
-mod boosting;
 mod features;
 mod neighbours;
 
 use crate::error::{Error, Result};
 use crate::packet::Packet;
+use crate::train::boosting;
 use crate::train::generation::forest::Forest;
 use crate::train::interrupt::Interrupt;
-use boosting::Boosting;
 use features::View;
 use neighbours::Neighbours;
 use std::str::FromStr;
@@ -61,7 +60,6 @@ enum Method {
     /// Share of each label.
     Majority(Vec<f32>),
     Forest(Forest),
-    Boosting(Boosting),
     Neighbours(Neighbours),
 }
 
@@ -123,7 +121,7 @@ impl Baseline {
                 Method::Forest(Forest::fit(&view.matrix(flows), labels, n_labels, seed)?)
             }
             Self::Boosting | Self::BoostingTimes => {
-                Method::Boosting(Boosting::fit(&view.matrix(flows), labels, n_labels, seed, interrupt)?)
+                Method::Forest(Forest::boosted(&view.matrix(flows), labels, n_labels, interrupt)?)
             }
             Self::Neighbours => Method::Neighbours(Neighbours::new(view.matrix(flows), labels.to_vec())),
         };
@@ -148,7 +146,6 @@ impl Fitted {
         match &self.method {
             Method::Majority(shares) => shares.repeat(flows.len()),
             Method::Forest(forest) => forest.scores(&self.view.matrix(flows)),
-            Method::Boosting(boosting) => boosting.probabilities(&self.view.matrix(flows), self.n_labels),
             Method::Neighbours(neighbours) => neighbours.probabilities(&self.view.matrix(flows), self.n_labels),
         }
     }

@@ -5,7 +5,9 @@
 
 use crate::error::Result;
 use crate::head;
+use crate::train::boosting;
 use crate::train::forest::{Sample, fit};
+use crate::train::interrupt::Interrupt;
 use rayon::prelude::*;
 
 /// Trees of a forest.
@@ -53,6 +55,11 @@ impl Forest {
         Ok(Self { trees: fit(sample, TREES, seed)?, n_classes })
     }
 
+    /// Boosted trees ([`crate::train::boosting`]) on rows of `x` and their classes.
+    pub fn boosted(x: &Matrix, labels: &[u32], n_classes: usize, interrupt: &Interrupt) -> Result<Self> {
+        Ok(Self { trees: boosting::fit(x, labels, n_classes, boosting::ROUNDS, interrupt)?, n_classes })
+    }
+
     /// The score of every class for every row of `x`, `[x.len(), n_classes]`; those of a row sum to 1.
     pub fn scores(&self, x: &Matrix) -> Vec<f32> {
         let n = self.n_classes;
@@ -60,7 +67,7 @@ impl Forest {
         scores.par_chunks_mut(ROWS_PER_TASK * n).zip(x.values.par_chunks(ROWS_PER_TASK * x.width)).for_each(
             |(scores, rows)| {
                 for (scores, row) in scores.chunks_exact_mut(n).zip(rows.chunks_exact(x.width)) {
-                    self.trees.add_shares(row, 1.0, scores);
+                    self.trees.probabilities(row, scores);
                 }
             },
         );

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::train::atomic::AtomicFile;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -47,6 +48,18 @@ pub fn letters(size: u32, colour: RGBColor) -> TextStyle<'static> {
 /// The same, anchored at a point of their own rather than their upper left corner.
 pub fn anchored(size: u32, colour: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     letters(size, colour).pos(Pos::new(horizontal, vertical))
+}
+
+/// Axes and grid of every chart: one grid, faint; names of places in letters of `size` pixels, of axes in the next larger ones.
+pub fn plain<'m, 'a, 'b, X: Ranged, Y: Ranged, B: DrawingBackend>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, B>,
+    size: u32,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, B> {
+    mesh.bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(FAINT)
+        .label_style(letters(size, INK))
+        .axis_desc_style(letters(size + 1, FAINT))
 }
 
 /// Writes the heading of a panel, with a remark below it in smaller letters, and gives the rest of the panel.

@@ -1,6 +1,6 @@
 //! Where the centroids of a codebook lie among the packets they stand for.
 
-use super::canvas::{BLUE, FAINT, GRID, INK, VERMILION, letters, save, thousands};
+use super::canvas::{BLUE, INK, VERMILION, letters, plain, save, thousands};
 use super::flows::{DECADES, decade, decade_name, size_bound, size_name};
 use crate::error::Result;
 use crate::packet::Packet;
@@ -35,19 +35,13 @@ pub fn codebook(path: &Path, title: &str, counts: &[(Packet, u64)], centroids: &
             .x_label_area_size(50)
             .y_label_area_size(74)
             .build_cartesian_2d(0.0..DECADES, -bound..bound)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
+        plain(&mut chart.configure_mesh(), 14)
             .x_labels(9)
             .y_labels(9)
             .x_label_formatter(&|place| decade_name(*place))
             .y_label_formatter(&|size| size_name(*size))
             .x_desc("time since the flow's previous packet")
             .y_desc("signed size in bytes: client to server above 0, server to client below")
-            .label_style(letters(14, INK))
-            .axis_desc_style(letters(15, FAINT))
             .draw()?;
         chart.draw_series(density.iter().map(|(&(x, y), &count)| {
             let (left, bottom) = (f64::from(x) * width, f64::from(y) * height - bound);

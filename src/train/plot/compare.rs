@@ -1,6 +1,8 @@
 //! Real flows beside generated ones.
 
-use super::canvas::{Area, BLUE, Drawn, FAINT, GRID, INK, VERMILION, anchored, headed, letters, save, thousands};
+use super::canvas::{
+    Area, BLUE, Drawn, FAINT, GRID, INK, VERMILION, anchored, headed, letters, plain, save, thousands,
+};
 use super::flows::{DECADES, decade, decade_name, size_bound, size_name};
 use super::histogram::{Axis, overlay};
 use crate::error::Result;
@@ -116,19 +118,13 @@ fn draw_scatter(area: &Area<'_>, name: &str, flows: Ragged<'_, Packet>, colour: 
         .y_label_area_size(70)
         .margin_right(14)
         .build_cartesian_2d(-0.1..DECADES, -bound * 1.05..bound * 1.05)?;
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(FAINT)
+    plain(&mut chart.configure_mesh(), 13)
         .x_labels(9)
         .y_labels(9)
         .x_label_formatter(&|place| decade_name(*place))
         .y_label_formatter(&|size| size_name(*size))
         .x_desc("time since the flow's previous packet")
         .y_desc("signed size in bytes")
-        .label_style(letters(13, INK))
-        .axis_desc_style(letters(14, FAINT))
         .draw()?;
     chart.draw_series([PathElement::new(vec![(-0.1, 0.0), (DECADES, 0.0)], FAINT)])?;
     // Packets at nearly one place become one dot, so that the file stays small however many there are.

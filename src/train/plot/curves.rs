@@ -1,6 +1,6 @@
 //! Values over steps.
 
-use super::canvas::{Drawn, FAINT, GRID, HUES, INK, letters, save};
+use super::canvas::{Drawn, GRID, HUES, INK, letters, plain, save};
 use crate::error::Result;
 use plotters::prelude::*;
 use std::ops::Range;
@@ -26,19 +26,13 @@ pub fn curves(path: &Path, title: &str, x_title: &str, y_title: &str, series: &[
             .x_label_area_size(46)
             .y_label_area_size(70)
             .build_cartesian_2d(x_range, y_range)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
+        plain(&mut chart.configure_mesh(), 14)
             .x_desc(x_title)
             .y_desc(y_title)
             .x_labels(10)
             .y_labels(8)
             .x_label_formatter(&|x| number(*x))
             .y_label_formatter(&|y| number(*y))
-            .label_style(letters(14, INK))
-            .axis_desc_style(letters(15, FAINT))
             .draw()?;
         draw_lines(&mut chart, &finite)
     })

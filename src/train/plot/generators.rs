@@ -1,6 +1,6 @@
 //! Generators beside real flows: pictures for a page, as SVG.
 
-use super::canvas::{Area, Drawn, FAINT, GRID, HUES, INK, letters, render};
+use super::canvas::{Area, Drawn, HUES, INK, letters, plain, render};
 use crate::error::Result;
 use crate::train::similarity::Grid;
 use plotters::prelude::*;
@@ -27,20 +27,14 @@ pub fn bars(groups: &[&str], y_title: &str, series: &[(&str, Vec<Option<f64>>)])
             if (place - 0.5 - group).abs() > 0.01 { "" } else { groups.get(group as usize).copied().unwrap_or("") }
                 .to_string()
         };
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh(), 13)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
             // Twice as many places as groups: every second one is the middle of a group.
             .x_labels(2 * groups.len() + 1)
             .y_labels(6)
             .x_label_formatter(&name)
             .y_label_formatter(&|y| format!("{y:.2}"))
             .y_desc(y_title)
-            .label_style(letters(13, INK))
-            .axis_desc_style(letters(14, FAINT))
             .draw()?;
         let width = 0.8 / series.len().max(1) as f64;
         for (i, (_, values)) in series.iter().enumerate() {
@@ -72,19 +66,13 @@ pub fn densities(title: &str, unit: &str, real: &[f64], series: &[Named<'_, f64>
             .x_label_area_size(42)
             .y_label_area_size(54)
             .build_cartesian_2d(low - step..high + step, 0.0..highest)?;
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh(), 12)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
             .x_labels(7)
             .y_labels(5)
             .x_label_formatter(&|x| if high - low > 30.0 { format!("{x:.0}") } else { format!("{x:.1}") })
             .y_label_formatter(&|y| format!("{y:.0} %"))
             .x_desc(unit)
-            .label_style(letters(12, INK))
-            .axis_desc_style(letters(13, FAINT))
             .draw()?;
         let bar = |(bin, share): (usize, &f64)| {
             Rectangle::new([(left(bin), 0.0), (left(bin + 1), share * 100.0)], INK.mix(0.22).filled())
@@ -112,19 +100,13 @@ pub fn lags(title: &str, real: &[Option<f64>], series: &[Named<'_, Option<f64>>]
             .x_label_area_size(42)
             .y_label_area_size(54)
             .build_cartesian_2d(0.5..real.len().max(1) as f64 + 0.5, low - 0.03..high + 0.03)?;
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh(), 12)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
             .x_labels(real.len().max(1))
             .y_labels(6)
             .x_label_formatter(&|x| format!("{x:.0}"))
             .y_label_formatter(&|y| format!("{y:.2}"))
             .x_desc("lag, packets")
-            .label_style(letters(12, INK))
-            .axis_desc_style(letters(13, FAINT))
             .draw()?;
         for (i, (_, values)) in series.iter().enumerate() {
             chart.draw_series(LineSeries::new(points(values), HUES[i % HUES.len()].stroke_width(2)))?;

@@ -1,6 +1,6 @@
 //! Two distributions in one panel: the one as filled bars, the other as a line over them.
 
-use super::canvas::{Area, BLUE, Drawn, FAINT, GRID, INK, VERMILION, letters};
+use super::canvas::{Area, BLUE, Drawn, VERMILION, plain};
 use plotters::prelude::*;
 use std::ops::Range;
 
@@ -36,19 +36,13 @@ pub fn overlay(area: &Area<'_>, axis: &Axis<'_>, real: &[f64], generated: &[f64]
         .y_label_area_size(56)
         .margin_right(14)
         .build_cartesian_2d(axis.range.clone(), 0.0..highest)?;
-    chart
-        .configure_mesh()
+    plain(&mut chart.configure_mesh(), 13)
         .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(FAINT)
         .x_labels(axis.names)
         .y_labels(6)
         .x_label_formatter(axis.name)
         .y_label_formatter(&|share| format!("{share:.0} %"))
         .x_desc(axis.title)
-        .label_style(letters(13, INK))
-        .axis_desc_style(letters(14, FAINT))
         .draw()?;
     let width = (axis.range.end - axis.range.start) / axis.bins as f64;
     let left = |bin: usize| axis.range.start + bin as f64 * width;

@@ -1,6 +1,6 @@
 //! How good a classifier's answers are: early, and for how sure it is. Pictures for a page, as SVG.
 
-use super::canvas::{BLUE, Drawn, FAINT, GRID, HUES, INK, letters, render};
+use super::canvas::{BLUE, Drawn, FAINT, HUES, INK, letters, plain, render};
 use super::generators::legend;
 use crate::error::Result;
 use plotters::prelude::*;
@@ -20,19 +20,13 @@ pub fn steps(title: &str, x_title: &str, names: &[String], series: &[(&str, &[f6
             let at = (place - step).abs() < 0.01 && step >= 0.0;
             at.then(|| names.get(step as usize).cloned()).flatten().unwrap_or_default()
         };
-        chart
-            .configure_mesh()
+        plain(&mut chart.configure_mesh(), 13)
             .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
             .x_labels(names.len() + 1)
             .y_labels(6)
             .x_label_formatter(&name)
             .y_label_formatter(&|y| format!("{y:.1}"))
             .x_desc(x_title)
-            .label_style(letters(13, INK))
-            .axis_desc_style(letters(14, FAINT))
             .draw()?;
         for (i, (_, values)) in series.iter().enumerate() {
             let hue = HUES[i % HUES.len()];
@@ -53,19 +47,13 @@ pub fn reliability(title: &str, points: &[(f64, f64)]) -> Result<String> {
             .x_label_area_size(44)
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(FAINT)
+        plain(&mut chart.configure_mesh(), 13)
             .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|x| format!("{x:.1}"))
             .y_label_formatter(&|y| format!("{y:.1}"))
             .x_desc("best probability")
             .y_desc("share that is right")
-            .label_style(letters(13, INK))
-            .axis_desc_style(letters(14, FAINT))
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], FAINT))?;
         chart.draw_series(LineSeries::new(points.iter().copied(), BLUE.stroke_width(2)))?;
