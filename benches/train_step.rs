@@ -52,7 +52,7 @@ impl Step {
 
     fn run(&mut self) -> f64 {
         self.done += 1;
-        let dropout = Some(Dropout { p: 0.1, seed: 1, step: self.done });
+        let dropout = Some(Dropout { p: 0.1, seed: 1, step: self.done, first_row: 0 });
         forward(&self.weights, self.rows.as_ragged(), dropout, &mut self.tape).unwrap();
         let n = self.targets.len() as f32;
         let loss = lm_loss(&self.weights, &mut self.tape, &self.targets, 1.0 / n, &mut self.grads).unwrap();

@@ -36,7 +36,7 @@ fn step(weights: &Weights, lengths: &[usize], dropout: Option<Dropout>) -> (f64,
     (loss, grads)
 }
 
-const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.2, seed: 8, step: 5 });
+const DROPOUT: Option<Dropout> = Some(Dropout { p: 0.2, seed: 8, step: 5, first_row: 0 });
 
 #[test]
 fn gradients_with_dropout_are_the_slopes_of_the_loss() {
@@ -71,10 +71,10 @@ fn gradients_with_dropout_are_the_slopes_of_the_loss() {
 fn dropout_changes_the_step_reproducibly_and_keeps_the_mean() {
     let weights = weights();
     let loss = |dropout| step(&weights, &[33, 20], dropout).0;
-    assert_eq!(loss(None), loss(Some(Dropout { p: 0.0, seed: 1, step: 1 })));
+    assert_eq!(loss(None), loss(Some(Dropout { p: 0.0, seed: 1, step: 1, first_row: 0 })));
     assert_eq!(loss(DROPOUT), loss(DROPOUT));
     assert_ne!(loss(DROPOUT), loss(None));
-    assert_ne!(loss(DROPOUT), loss(Some(Dropout { p: 0.2, seed: 8, step: 6 })));
+    assert_ne!(loss(DROPOUT), loss(Some(Dropout { p: 0.2, seed: 8, step: 6, first_row: 0 })));
 
     // A network of one linear path: only the embedding is dropped before a norm that is undone, so the mean over many
     // steps of the embedded row is the row without dropout.
@@ -88,7 +88,9 @@ fn dropout_changes_the_step_reproducibly_and_keeps_the_mean() {
     let mut tape = Tape::new();
     let (n, mut kept) = (2000, vec![0u32; 64]);
     for step in 0..n {
-        let hidden = forward(&linear, rows.as_ragged(), Some(Dropout { p: 0.3, seed: 1, step }), &mut tape).unwrap();
+        let hidden =
+            forward(&linear, rows.as_ragged(), Some(Dropout { p: 0.3, seed: 1, step, first_row: 0 }), &mut tape)
+                .unwrap();
         // Dropped values are the row's lowest, all equal; those kept are above them.
         let lowest = hidden.iter().copied().fold(f32::INFINITY, f32::min);
         kept.iter_mut().zip(hidden).for_each(|(k, h)| *k += u32::from(*h > lowest + 0.1));
@@ -163,6 +165,6 @@ fn what_cannot_be_run_is_refused_and_named() {
     assert!(error.message().contains("row 1 is 23"), "{error}");
     assert!(lm_nll(&weights, &mut tape, &[1, 2], &mut [0.0]).is_err());
     assert_eq!(lm_loss(&weights, &mut tape, &[NO_TARGET; 2], 1.0, &mut grads).unwrap(), 0.0);
-    let bad = Some(Dropout { p: 1.0, seed: 0, step: 0 });
+    let bad = Some(Dropout { p: 1.0, seed: 0, step: 0, first_row: 0 });
     assert!(forward(&weights, Ragged::new(&[1], &[0, 1]).unwrap(), bad, &mut tape).is_err());
 }

@@ -112,6 +112,11 @@ impl Device {
         guarded(what, || calls(&self.stream)).map_err(|e| e.at(format_args!("GPU {}", self.name)))
     }
 
+    /// Makes the GPU the one that this thread's calls of CUDA are for.
+    pub(super) fn bind(&self) -> Result<()> {
+        self.run("choosing the GPU", |stream| stream.context().bind_to_thread())
+    }
+
     pub(super) fn context(&self) -> &Arc<CudaContext> {
         &self.context
     }

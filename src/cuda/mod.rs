@@ -17,6 +17,8 @@ mod geometry;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 pub mod gpt2;
 mod module;
+#[allow(unsafe_code, reason = "the C API of NCCL")]
+pub mod nccl;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 pub mod quantizer;
 #[allow(unsafe_code, reason = "kernels take pointers")]

@@ -231,21 +231,50 @@ fn kernels_have_no_races() {
     network::tokens_are_drawn_by_the_rule(&run, 33, 2);
 }
 
-/// The tests of `on_gpu`, all of them, in a process that finds a driver which runs on the CPU.
-#[test]
+/// What a process says that runs the tests `filter` and finds these libraries, each `SOURCE NAME`.
 #[cfg(target_os = "linux")]
-fn launchers_give_the_hosts_results() {
+fn on_driver(libraries: &[&str], filter: &str, variables: &[(&str, &str)]) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
-    if !compile("driver_on_cpu.cpp", &["-O2", "-shared", "-fPIC"], &directory.path().join("libcuda.so")) {
-        return;
+    for library in libraries {
+        let (source, name) = library.split_once(' ').unwrap();
+        if !compile(source, &["-O2", "-shared", "-fPIC"], &directory.path().join(name)) {
+            return None;
+        }
     }
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["cuda::on_gpu", "--show-output"])
+        .args([filter, "--show-output"])
         .env("LD_LIBRARY_PATH", directory.path())
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("skipped:"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    Some(text.into_owned())
+}
+
+/// Those that sum over GPUs, with an NCCL whose GPUs are the processor's.
+#[test]
+#[cfg(all(target_os = "linux", feature = "train"))]
+fn gpus_sum_through_nccl() {
+    let libraries = ["driver_on_cpu.cpp libcuda.so", "nccl_on_cpu.cpp libnccl.so.2"];
+    let ranks = ("TRAFFICGPT_NCCL_RANKS", "3");
+    for (filter, variables) in [
+        ("parallel::device::tests::gpus_sum", &[ranks][..]),
+        ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks]),
+        // The sum itself never ends, and NCCL tells of no error.
+        ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks, ("TRAFFICGPT_GPU_HANGS", "1")]),
+        ("parallel::device::tests::ranks_that_do_not_come", &[ranks]),
+    ] {
+        let Some(text) = on_driver(&libraries, filter, variables) else { return };
+        assert!(text.contains("1 passed"), "{text}");
+    }
+}
+
+/// The tests of `on_gpu`, all of them, in a process that finds a driver which runs on the CPU.
+#[test]
+#[cfg(target_os = "linux")]
+fn launchers_give_the_hosts_results() {
+    let Some(text) = on_driver(&["driver_on_cpu.cpp libcuda.so"], "cuda::on_gpu", &[]) else { return };
     for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus"] {
         assert!(text.contains(&format!("{test} ... ok")), "{text}");
     }

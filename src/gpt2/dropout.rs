@@ -15,6 +15,8 @@ pub struct Dropout {
     pub seed: u64,
     /// Number of the step; every step draws other masks.
     pub step: u64,
+    /// Which row of the step's batch the first row is: 0, but where the rows are a part of a larger batch.
+    pub first_row: usize,
 }
 
 /// Where in the network a mask is applied.
@@ -47,12 +49,13 @@ pub(super) struct Masks {
     key: u64,
     threshold: u32,
     scale: f32,
+    first_row: u32,
 }
 
 impl Masks {
     /// `None` where nothing is dropped.
     pub fn new(dropout: Option<Dropout>) -> Result<Option<Self>> {
-        let Some(Dropout { p, seed, step }) = dropout else { return Ok(None) };
+        let Some(Dropout { p, seed, step, first_row }) = dropout else { return Ok(None) };
         if !(0.0..1.0).contains(&p) {
             return Err(Error::invalid(format!("dropout is {p}; it must be in [0, 1)")));
         }
@@ -62,20 +65,22 @@ impl Masks {
         }
         let [a, b, ..] = philox(seed, [step as u32, (step >> 32) as u32, 0, 0]);
         let scale = 65536.0 / (65536 - threshold) as f32;
-        Ok(Some(Self { key: u64::from(a) | u64::from(b) << 32, threshold, scale }))
+        let (key, first_row) = (u64::from(a) | u64::from(b) << 32, first_row as u32);
+        Ok(Some(Self { key, threshold, scale, first_row }))
     }
 
     /// Writes the multipliers of row `row` of the batch at `site`. `out` holds whole groups of [`MASK_GROUP`].
     #[inline(always)]
     pub fn fill(&self, site: Site, row: usize, out: &mut [f32]) {
         let [site, head] = site.words();
+        let row = self.first_row.wrapping_add(row as u32);
         let (groups, _) = out.as_chunks_mut::<MASK_GROUP>();
         for (g, group) in groups.iter_mut().enumerate() {
             let mut first = [0; LANES];
             for (l, c) in first.iter_mut().enumerate() {
                 *c = (g * LANES + l) as u32;
             }
-            let words = philox_lanes(self.key, [first, [row as u32; LANES], [site; LANES], [head; LANES]]);
+            let words = philox_lanes(self.key, [first, [row; LANES], [site; LANES], [head; LANES]]);
             for (w, lanes) in words.iter().enumerate() {
                 for l in 0..LANES {
                     group[2 * w * LANES + l] = self.multiplier(lanes[l] & 0xffff);
@@ -98,7 +103,7 @@ mod tests {
     #[test]
     fn masks_drop_the_stated_share_and_keep_the_mean() {
         let p = 0.1;
-        let masks = Masks::new(Some(Dropout { p, seed: 5, step: 1 })).unwrap().unwrap();
+        let masks = Masks::new(Some(Dropout { p, seed: 5, step: 1, first_row: 0 })).unwrap().unwrap();
         let (rows, width) = (400, 2 * MASK_GROUP);
         let mut row = vec![0.0; width];
         let mut dropped = vec![0u32; width];
@@ -122,7 +127,7 @@ mod tests {
     #[test]
     fn masks_differ_between_sites_rows_and_steps() {
         let draw = |step, site, row| {
-            let masks = Masks::new(Some(Dropout { p: 0.5, seed: 5, step })).unwrap().unwrap();
+            let masks = Masks::new(Some(Dropout { p: 0.5, seed: 5, step, first_row: 0 })).unwrap().unwrap();
             let mut out = [0.0; MASK_GROUP];
             masks.fill(site, row, &mut out);
             out
@@ -143,8 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_part_have_the_masks_that_they_have_in_the_whole() {
+        let draw = |first_row, row| {
+            let masks = Masks::new(Some(Dropout { p: 0.5, seed: 5, step: 2, first_row })).unwrap().unwrap();
+            let mut out = [0.0; MASK_GROUP];
+            masks.fill(Site::MlpOutput { layer: 1 }, row, &mut out);
+            out
+        };
+        assert_eq!(draw(0, 7), draw(5, 2));
+        assert_ne!(draw(0, 7), draw(5, 7));
+    }
+
+    #[test]
     fn no_dropout_is_no_mask_and_bad_probabilities_are_refused() {
-        let new = |p| Masks::new(Some(Dropout { p, seed: 0, step: 0 }));
+        let new = |p| Masks::new(Some(Dropout { p, seed: 0, step: 0, first_row: 0 }));
         assert!(Masks::new(None).unwrap().is_none() && new(0.0).unwrap().is_none());
         assert!(new(1.0).is_err() && new(-0.1).is_err() && new(f32::NAN).is_err());
     }

@@ -7,6 +7,7 @@ use crate::gpt2::NO_TARGET;
 use crate::packet::Rows;
 use crate::random::{self, Stream};
 use crate::tokens::{Token, Vocabulary};
+use crate::train::parallel::Share;
 use std::ops::Range;
 
 /// What a draw decides. Each purpose has streams of its own.
@@ -132,6 +133,21 @@ impl Batch {
         self.targets[begin..].fill(NO_TARGET);
     }
 
+    /// Keeps the sequences of `share` alone. Which those are, and which row the first of them began at.
+    pub fn take_share(&mut self, share: Share) -> (Range<usize>, usize) {
+        let offsets = self.inputs.as_ragged().offsets();
+        let kept = share.of_sequences(offsets);
+        let rows = offsets[kept.start] as usize..offsets[kept.end] as usize;
+        if kept.len() < self.inputs.len() {
+            let mut inputs = Rows::default();
+            kept.clone().for_each(|i| inputs.push(self.inputs.row(i).iter().copied()));
+            self.inputs = inputs;
+            self.targets.truncate(rows.end);
+            self.targets.drain(..rows.start);
+        }
+        (kept, rows.start)
+    }
+
     /// Number of targets that count.
     pub fn n_targets(&self) -> usize {
         self.targets.iter().filter(|&&t| t != NO_TARGET).count()
@@ -179,6 +195,12 @@ mod tests {
         assert_eq!((batch.n_targets(), batch.packets(1)), (6, 5..7));
         batch.forget_targets();
         assert_eq!(batch.targets, [1, 2, 3, v.eof, NO_TARGET, NO_TARGET, NO_TARGET]);
+        let mut second = batch.clone();
+        assert_eq!(second.take_share(Share::WHOLE), (0..2, 0));
+        assert_eq!(second.take_share(Share { rank: 1, size: 2 }), (1..2, 4));
+        assert_eq!((second.inputs.row(0), second.targets.len()), (&[14, 4, 5][..], 3));
+        assert_eq!(second.take_share(Share { rank: 0, size: 2 }), (0..0, 0));
+        assert!(second.inputs.is_empty() && second.targets.is_empty());
         batch.clear();
         batch.forget_targets();
         assert_eq!((batch.inputs.len(), batch.targets.len()), (0, 0));

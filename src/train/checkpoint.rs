@@ -139,7 +139,7 @@ impl Checkpoint {
         Self::parse(&read_bounded(path, config, n_labels)?, config, n_labels).map_err(|e| e.at(path.display()))
     }
 
-    fn parse(bytes: &[u8], config: &Config, n_labels: Option<usize>) -> Result<Self> {
+    pub(super) fn parse(bytes: &[u8], config: &Config, n_labels: Option<usize>) -> Result<Self> {
         let file = Tensors::parse(bytes, config.n_parameters())?;
         let state = metadata(bytes, STATE)?
             .and_then(|text| toml::from_str(&text).ok())
@@ -161,11 +161,16 @@ impl Checkpoint {
     }
 }
 
-fn read_bounded(path: &Path, config: &Config, n_labels: Option<usize>) -> Result<Vec<u8>> {
+/// Most bytes that a checkpoint of such a network can have.
+pub(super) fn limit(config: &Config, n_labels: Option<usize>) -> Result<u64> {
     config.check()?;
-    let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
     let head = n_labels.unwrap_or(0) * (config.n_embd + 1) + 1;
-    let limit = size_limit(3 * (config.n_parameters() + head));
+    Ok(size_limit(3 * (config.n_parameters() + head)))
+}
+
+pub(super) fn read_bounded(path: &Path, config: &Config, n_labels: Option<usize>) -> Result<Vec<u8>> {
+    let limit = limit(config, n_labels)?;
+    let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
     if size > limit {
         return Err(Error::mismatch(format!("{}: {size} bytes; this run's have at most {limit}", path.display())));
     }

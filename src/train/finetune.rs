@@ -24,6 +24,7 @@ use crate::train::interrupt::Interrupt;
 use crate::train::jitter::Jitter;
 use crate::train::lessons::{Lesson, Lessons};
 use crate::train::metrics::{Confusion, Scores};
+use crate::train::parallel::{Group, Share};
 use crate::train::settings::{ClassWeights, Finetune};
 use crate::train::trainer::{At, StepLoss, Task, Validation};
 use serde_json::{Map, json};
@@ -49,6 +50,8 @@ pub struct Classification<'a> {
     jitter: Jitter<'a>,
     /// Embeddings of the training and the validation flows, of a network that stays as it is.
     frozen: Option<[Vec<f32>; 2]>,
+    /// What of every batch is this rank's.
+    share: Share,
     scratch: Scratch,
 }
 
@@ -128,6 +131,7 @@ impl<'a> Classification<'a> {
             centroids: quantizer.codebook().centroids(),
             jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed),
             frozen: None,
+            share: Share::WHOLE,
             scratch: Scratch::default(),
         };
         let costs = data.train.costs();
@@ -139,17 +143,23 @@ impl<'a> Classification<'a> {
         task
     }
 
-    /// Embeds all flows once, for a network that stays as it is.
-    pub fn freeze(&mut self, model: &Model) -> Result<()> {
-        let embed = |scratch: &mut Scratch, flows: &Flows| -> Result<Vec<f32>> {
-            let mut out = Vec::with_capacity(flows.len() * model.weights.config().n_embd);
+    /// The same task, of which this process does `share` alone.
+    #[must_use]
+    pub fn shared(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
+
+    /// Embeds all flows once, for a network that stays as it is. The ranks of `group` do a part each.
+    pub fn freeze(&mut self, model: &Model, group: &mut Group) -> Result<()> {
+        let mut embed = |scratch: &mut Scratch, flows: &Flows| -> Result<Vec<f32>> {
+            let mut out = Vec::new();
             let plan = Plan::sequential(&flows.costs(), self.settings.run.batch_tokens);
-            for i in 0..plan.len() {
+            for i in group.share().of(plan.len()) {
                 scratch.read(self.vocabulary, flows, plan.batch(i));
                 scratch.embed(model, None, plan.batch(i).len())?;
                 out.extend_from_slice(&scratch.embeddings);
             }
-            Ok(out)
+            group.concatenate(out, flows.len() * model.weights.config().n_embd)
         };
         self.frozen = Some([embed(&mut self.scratch, &self.data.train)?, embed(&mut self.scratch, &self.data.val)?]);
         Ok(())
@@ -186,8 +196,9 @@ impl<'a> Classification<'a> {
         self.data.train.labels[flow].filter(|_| learns).and_then(|label| self.class_tokens[label as usize])
     }
 
-    /// Logits of all validation flows, and the language model's mean loss where it is learnt.
-    pub fn validation_logits(&mut self, model: &Model) -> Result<(Vec<f32>, Option<f64>)> {
+    /// Logits of all validation flows, and the language model's mean loss where it is learnt. The ranks of `group` compute
+    /// a part each.
+    pub fn validation_logits(&mut self, model: &Model, group: &mut Group) -> Result<(Vec<f32>, Option<f64>)> {
         let Some(head) = &model.head else { return Ok((Vec::new(), None)) };
         let mut logits = Vec::new();
         if let Some([_, val]) = &self.frozen {
@@ -197,8 +208,8 @@ impl<'a> Classification<'a> {
         let val = &self.data.val;
         let plan = Plan::sequential(&val.costs(), self.settings.run.batch_tokens);
         let scratch = &mut self.scratch;
-        let (mut sum, mut n) = (0.0, 0);
-        for i in 0..plan.len() {
+        let mut parts = Vec::new();
+        for i in group.share().of(plan.len()) {
             scratch.read(self.vocabulary, val, plan.batch(i));
             scratch.embed(model, None, plan.batch(i).len())?;
             head_loss::logits(head, &scratch.embeddings, &mut scratch.logits);
@@ -206,11 +217,15 @@ impl<'a> Classification<'a> {
             if self.settings.lm_weight > 0.0 {
                 scratch.nll.resize(scratch.batch.targets.len(), 0.0);
                 gpt2::lm_nll(&model.weights, &mut scratch.tape, &scratch.batch.targets, &mut scratch.nll)?;
-                sum += scratch.nll.iter().map(|&x| f64::from(x)).sum::<f64>();
-                n += scratch.batch.n_targets();
+                let sum = scratch.nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+                parts.push([sum, scratch.batch.n_targets() as f64]);
             }
         }
-        Ok((logits, (n > 0).then(|| sum / n as f64)))
+        let n_parts = if self.settings.lm_weight > 0.0 { plan.len() } else { 0 };
+        let parts = group.concatenate(parts, n_parts)?;
+        let [sum, n] = parts.iter().fold([0.0; 2], |[sum, n], part| [sum + part[0], n + part[1]]);
+        let logits = group.concatenate(logits, val.len() * self.data.labels.len())?;
+        Ok((logits, (n > 0.0).then(|| sum / n)))
     }
 
     /// Labels of the validation flows.
@@ -233,7 +248,7 @@ impl<'a> Classification<'a> {
     /// What `model` and the votes of `forest` together say of the validation flows: logarithms of probabilities, row-major
     /// `[data.val.len(), data.labels.len()]`.
     pub fn voted(&mut self, model: &Model, forest: &Forest) -> Result<Vec<f32>> {
-        let (mut rows, _) = self.validation_logits(model)?;
+        let (mut rows, _) = self.validation_logits(model, &mut Group::alone())?;
         let mut votes = Vec::new();
         for (i, row) in rows.chunks_exact_mut(self.data.labels.len()).enumerate() {
             softmax(row);
@@ -343,12 +358,16 @@ impl Task for Classification<'_> {
         let total = self.objective.total(lessons.iter().flatten().map(|lesson| self.truth(lesson.flow)));
         let d = model.weights.config().n_embd;
         if let Some([train, _]) = &self.frozen {
-            let lessons = lessons.concat();
+            let mut lessons = lessons.concat();
+            let mine = self.share.of(lessons.len());
+            let flows = batches.iter().copied().flatten().skip(mine.start).take(mine.len());
+            let tokens = flows.map(|&i| self.costs[i]).sum();
+            lessons.truncate(mine.end);
+            lessons.drain(..mine.start);
             self.scratch.embeddings.clear();
             for &Lesson { flow, .. } in &lessons {
                 self.scratch.embeddings.extend_from_slice(&train[flow * d..(flow + 1) * d]);
             }
-            let tokens = batches.iter().copied().flatten().map(|&i| self.costs[i]).sum();
             return Ok(StepLoss { loss: self.head_step(head, &lessons, total, head_grads), tokens });
         }
 
@@ -356,9 +375,15 @@ impl Task for Classification<'_> {
         lessons.iter().zip(&mut read).try_for_each(|(lessons, batch)| self.read(lessons, batch))?;
         let n = read.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
         let (mut loss, mut tokens) = (0.0, 0);
-        for (i, (lessons, batch)) in lessons.iter().zip(read).enumerate() {
+        for (i, (lessons, mut batch)) in lessons.iter().zip(read).enumerate() {
+            let (mine, first_row) = batch.take_share(self.share);
+            if mine.is_empty() {
+                continue;
+            }
+            // Of those led by their class none is classified.
+            let lessons = &lessons[mine.start.min(lessons.len())..mine.end.min(lessons.len())];
             self.scratch.batch = batch;
-            self.scratch.embed(model, self.settings.run.dropout(at.step, i), lessons.len())?;
+            self.scratch.embed(model, self.settings.run.dropout(at.step, i, first_row), lessons.len())?;
             loss += self.head_step(head, lessons, total, head_grads);
             let s = &mut self.scratch;
             for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
@@ -375,8 +400,8 @@ impl Task for Classification<'_> {
         Ok(StepLoss { loss, tokens })
     }
 
-    fn validate(&mut self, model: &Model) -> Result<Validation> {
-        let (logits, lm_loss) = self.validation_logits(model)?;
+    fn validate(&mut self, model: &Model, group: &mut Group) -> Result<Validation> {
+        let (logits, lm_loss) = self.validation_logits(model, group)?;
         let scores = self.scores(&logits)?;
         let loss = self.loss(&logits, 1.0);
         let mut figures = Map::new();
@@ -482,7 +507,7 @@ mod tests {
             let mut task = Classification::new(&data, Some(answers.clone()), &quantizer, &vocabulary, &settings);
             let model = model(&vocabulary);
             if freeze {
-                task.freeze(&model).unwrap();
+                task.freeze(&model, &mut Group::alone()).unwrap();
             }
             let mut gradient = |batches: &[&[usize]]| {
                 let mut grads = model.zeros_like().unwrap();
@@ -504,9 +529,10 @@ mod tests {
         let model = model(&vocabulary);
         let quantizer = quantizer();
         let mut task = Classification::new(&data, None, &quantizer, &vocabulary, &settings);
-        let (running, _) = task.validation_logits(&model).unwrap();
-        task.freeze(&model).unwrap();
-        let (frozen, _) = task.validation_logits(&model).unwrap();
+        let group = &mut Group::alone();
+        let (running, _) = task.validation_logits(&model, group).unwrap();
+        task.freeze(&model, group).unwrap();
+        let (frozen, _) = task.validation_logits(&model, group).unwrap();
         assert_eq!(running, frozen);
         let mut grads = model.zeros_like().unwrap();
         task.step(&model, &[&[2, 0]], At { step: 0, epoch: 0 }, &mut grads).unwrap();

@@ -33,6 +33,17 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// The same where a launcher started the process with others: those send every signal more than once, so that only
+    /// SIGKILL ends the process before it has saved.
+    pub fn on_signals_of_launcher() -> Result<Self> {
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, interrupt.asked.clone())
+                .map_err(|e| Error::new(Kind::Io, format!("cannot catch signal {signal}: {e}")))?;
+        }
+        Ok(interrupt)
+    }
+
     /// Asks to stop, as a signal does.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);

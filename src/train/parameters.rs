@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::train::checkpoint::{Model, Moments};
 use crate::train::optimizer::{AdamW, Options, clip_factor, global_norm};
+use crate::train::parallel::{Group, Transport};
 use crate::train::settings::Loop;
 
 /// The optimisers of a model's buffers.
@@ -49,6 +50,11 @@ impl Parameters {
             optimizer.step(p, g, factor, lr as f32)?;
         }
         Ok(norm)
+    }
+
+    /// Sums the gradients over all ranks.
+    pub fn sum(&self, grads: &mut Model, group: &mut Group) -> Result<()> {
+        buffers(grads, self.freeze).into_iter().try_for_each(|buffer| group.sum(buffer))
     }
 
     /// What a checkpoint must keep of the optimisers.

@@ -8,6 +8,7 @@ use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
 use crate::train::jitter::Jitter;
+use crate::train::parallel::{Group, Share};
 use crate::train::settings::Pretrain;
 use crate::train::smooth;
 use crate::train::trainer::{At, StepLoss, Task, Validation};
@@ -25,6 +26,8 @@ pub struct LanguageModel<'a> {
     /// The token of each label that has one.
     class_tokens: Vec<Option<Token>>,
     jitter: Jitter<'a>,
+    /// What of every batch is this rank's.
+    share: Share,
     /// The batches of a step, kept between steps.
     batches: Vec<Batch>,
     tape: Tape,
@@ -69,7 +72,14 @@ impl<'a> LanguageModel<'a> {
         let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed);
         let class_tokens = data.labels.iter().map(|label| vocabulary.class(label)).collect();
         let (window, costs, batches, tape) = (Flows::default(), data.train.costs(), Vec::new(), Tape::new());
-        Self { data, vocabulary, settings, quantizer, window, costs, class_tokens, jitter, batches, tape }
+        let share = Share::WHOLE;
+        Self { data, vocabulary, settings, quantizer, window, costs, class_tokens, jitter, share, batches, tape }
+    }
+
+    /// The same task, of which this process does `share` alone.
+    #[must_use]
+    pub fn shared(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// The training flows in memory.
@@ -121,11 +131,16 @@ impl Task for LanguageModel<'_> {
             }
             self.batches[i] = batch;
         }
-        let batches = &self.batches[..batches.len()];
+        // All of every batch has been read, so that every rank knows what a loss is a mean over and which rows are its own.
+        let batches = &mut self.batches[..batches.len()];
         let n = batches.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
         let (mut sum, mut tokens) = (0.0, 0);
-        for (i, batch) in batches.iter().enumerate() {
-            let dropout = self.settings.run.dropout(at.step, i);
+        for (i, batch) in batches.iter_mut().enumerate() {
+            let (sequences, first_row) = batch.take_share(self.share);
+            if sequences.is_empty() {
+                continue;
+            }
+            let dropout = self.settings.run.dropout(at.step, i, first_row);
             gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
             let scale = (1.0 / n) as f32;
             sum += gpt2::lm_loss(&model.weights, &mut self.tape, &batch.targets, scale, &mut grads.weights)?;
@@ -135,21 +150,22 @@ impl Task for LanguageModel<'_> {
         Ok(StepLoss { loss: sum / n, tokens })
     }
 
-    fn validate(&mut self, model: &Model) -> Result<Validation> {
+    fn validate(&mut self, model: &Model, group: &mut Group) -> Result<Validation> {
         let val = &self.data.val;
         let plan = Plan::sequential(&val.costs(), self.settings.run.batch_tokens);
         let (mut batch, mut nll) = (Batch::default(), Vec::new());
-        let (mut sum, mut n) = (0.0, 0);
-        for i in 0..plan.len() {
+        let mut parts = Vec::new();
+        for i in group.share().of(plan.len()) {
             batch.clear();
             for &flow in plan.batch(i) {
                 let lead = self.class_token(val, flow).unwrap_or(self.vocabulary.bof);
                 batch.push(self.vocabulary, lead, val.tokens.row(flow), val.ended[flow]);
             }
-            sum += sum_nll(model, &batch, &mut self.tape, &mut nll)?;
-            n += batch.n_targets();
+            parts.push([sum_nll(model, &batch, &mut self.tape, &mut nll)?, batch.n_targets() as f64]);
         }
-        let loss = sum / n.max(1) as f64;
+        let parts = group.concatenate(parts, plan.len())?;
+        let [sum, n] = parts.iter().fold([0.0; 2], |[sum, n], part| [sum + part[0], n + part[1]]);
+        let loss = sum / n.max(1.0);
         let mut figures = Map::new();
         figures.insert("val_loss".into(), json!(loss));
         figures.insert("perplexity".into(), json!(loss.exp()));

@@ -40,10 +40,15 @@ pub fn read(path: &Path) -> Result<Quantizer> {
     parse(&read_bytes(path)?).map_err(|e| e.at(path.display()))
 }
 
+/// Most bytes that a quantizer's file can have.
+pub(super) fn most_bytes() -> u64 {
+    tensors::quantizer_limit(MAX_CENTROIDS)
+}
+
 /// The bytes of the file at `path`, which may not be larger than a quantizer can be.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
-    if size > tensors::quantizer_limit(MAX_CENTROIDS) {
+    if size > most_bytes() {
         return Err(Error::format(format!("{}: {size} bytes are too many for a quantizer", path.display())));
     }
     std::fs::read(path).map_err(|e| Error::io(path, &e))

@@ -40,7 +40,7 @@ const CHECKPOINTS: &str = "checkpoints";
 const BEST: &str = "best.safetensors";
 
 /// Largest `run.json` that is read.
-const MAX_RECORD: u64 = 64 << 20;
+pub(super) const MAX_RECORD: u64 = 64 << 20;
 
 /// What a run is, apart from its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,36 +163,23 @@ impl RunDir {
 
     /// What the run at `path` is.
     pub fn record(path: &Path) -> Result<Record> {
-        let file = path.join(RECORD);
-        let bytes = read_bounded(&file, MAX_RECORD)?;
-        let record: Record =
-            serde_json::from_slice(&bytes).map_err(|e| Error::format(format!("{}: {e}", file.display())))?;
-        record.model.check().and_then(|()| record.vocabulary.check()).map_err(|e| e.at(file.display()))?;
-        if record.vocabulary.len() != record.model.vocab_size {
-            let (ids, rows) = (record.vocabulary.len(), record.model.vocab_size);
-            return Err(Error::mismatch(format!("{}: {ids} ids, but vocab_size {rows}", file.display())));
-        }
-        Ok(record)
+        Record::parse(&Self::record_bytes(path)?).map_err(|e| e.at(path.join(RECORD).display()))
+    }
+
+    /// The same as it is written there.
+    pub(super) fn record_bytes(path: &Path) -> Result<Vec<u8>> {
+        read_bounded(&path.join(RECORD), MAX_RECORD)
+    }
+
+    /// The settings as they are written there.
+    pub(super) fn config_text(path: &Path) -> Result<String> {
+        crate::train::settings::read_text(&path.join(CONFIG))
     }
 
     /// The quantizer of the run at `path`, if it is still the one that the run began with.
     pub fn quantizer(path: &Path, record: &Record) -> Result<Quantizer> {
         let file = path.join(QUANTIZER);
-        let bytes = quantizer_file::read_bytes(&file)?;
-        let found = sha256(&bytes);
-        if found != record.quantizer_sha256 {
-            return Err(Error::mismatch(format!(
-                "{}: its SHA-256 is {found}, the run began with {}: the tokens would mean other packets",
-                file.display(),
-                record.quantizer_sha256
-            )));
-        }
-        let quantizer = quantizer_file::parse(&bytes).map_err(|e| e.at(file.display()))?;
-        if quantizer.n_tokens() != record.vocabulary.n_packet_tokens as usize {
-            let (k, n) = (quantizer.n_tokens(), record.vocabulary.n_packet_tokens);
-            return Err(Error::mismatch(format!("{}: {k} centroids, the run has {n} packet tokens", file.display())));
-        }
-        Ok(quantizer)
+        record.parse_quantizer(&quantizer_file::read_bytes(&file)?).map_err(|e| e.at(file.display()))
     }
 
     /// The lines of `metrics.jsonl` in the run at `path`, but for torn ones.
@@ -302,14 +289,11 @@ impl RunDir {
         Checkpoint::read(&file, &record.model, record.n_labels())
     }
 
-    /// The newest checkpoint to go on from, if there is one.
-    pub fn last(&self, record: &Record) -> Result<Option<Checkpoint>> {
+    /// The newest checkpoint to go on from, if there is one, as it is written, and where.
+    pub(super) fn last(&self, record: &Record) -> Result<Option<(PathBuf, Vec<u8>)>> {
         let Some((_, path)) = self.steps()?.pop() else { return Ok(None) };
-        let checkpoint = Checkpoint::read(&path, &record.model, record.n_labels())?;
-        if checkpoint.moments.is_empty() {
-            return Err(Error::format(format!("{}: without the optimiser's moments", path.display())));
-        }
-        Ok(Some(checkpoint))
+        let bytes = checkpoint::read_bounded(&path, &record.model, record.n_labels())?;
+        Ok(Some((path, bytes)))
     }
 
     /// The checkpoints to go on from, oldest first.
@@ -330,6 +314,34 @@ impl RunDir {
 }
 
 impl Record {
+    /// What `bytes`, as they are written, say.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+        let record: Self = serde_json::from_slice(bytes).map_err(|e| Error::format(e.to_string()))?;
+        record.model.check().and_then(|()| record.vocabulary.check())?;
+        if record.vocabulary.len() != record.model.vocab_size {
+            let (ids, rows) = (record.vocabulary.len(), record.model.vocab_size);
+            return Err(Error::mismatch(format!("{ids} ids, but vocab_size {rows}")));
+        }
+        Ok(record)
+    }
+
+    /// The quantizer in `bytes`, if it is the one that the run began with.
+    pub(super) fn parse_quantizer(&self, bytes: &[u8]) -> Result<Quantizer> {
+        let found = sha256(bytes);
+        if found != self.quantizer_sha256 {
+            return Err(Error::mismatch(format!(
+                "its SHA-256 is {found}, the run began with {}: the tokens would mean other packets",
+                self.quantizer_sha256
+            )));
+        }
+        let quantizer = quantizer_file::parse(bytes)?;
+        if quantizer.n_tokens() != self.vocabulary.n_packet_tokens as usize {
+            let (k, n) = (quantizer.n_tokens(), self.vocabulary.n_packet_tokens);
+            return Err(Error::mismatch(format!("{k} centroids, the run has {n} packet tokens")));
+        }
+        Ok(quantizer)
+    }
+
     /// Number of labels of the head in the run's checkpoints, if there is one: linear heads are there.
     pub fn n_labels(&self) -> Option<usize> {
         (!self.labels.is_empty() && self.head == HeadKind::Linear).then_some(self.labels.len())

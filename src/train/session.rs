@@ -15,11 +15,13 @@ use crate::train::finetune::{self, Classification};
 use crate::train::heads::HeadKind;
 use crate::train::interrupt::Interrupt;
 use crate::train::metrics::Scores;
+use crate::train::parallel::{self, Facts, Group};
 use crate::train::pretrain::{self, LanguageModel};
 use crate::train::progress::Progress;
+use crate::train::resumed::Resumed;
 use crate::train::rundir::{Record, RunDir};
 use crate::train::schedule::Schedule;
-use crate::train::settings::{self, Choose, DATA, Finetune, Loop, MAY_CHANGE, Pretrain};
+use crate::train::settings::{self, Choose, DATA, Finetune, Loop, Pretrain};
 use crate::train::teacher::{Teacher, Teachers};
 use crate::train::trainer::{Task, Trainer};
 use crate::train::{quantizer_file, record};
@@ -55,6 +57,8 @@ pub struct Session<'a> {
     pub progress: &'a mut Progress,
     /// Whether to stop.
     pub interrupt: &'a Interrupt,
+    /// Who trains with this process. Only the first of them writes and tells.
+    pub group: &'a mut Group,
 }
 
 /// What a run came to.
@@ -144,7 +148,7 @@ impl Session<'_> {
     pub fn pretrain(mut self, settings: &Pretrain, data: &Data, quantizer: &Path) -> Result<Summary> {
         settings.check()?;
         data.check(&settings.run)?;
-        RunDir::check_new(self.output)?;
+        self.check_new()?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
         let flows = self.read(data, &parsed, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
@@ -152,15 +156,19 @@ impl Session<'_> {
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
         let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
         let mut directory = self.create("pretrain", settings, data, &flows, &origin, (HeadKind::Linear, Vec::new()))?;
-        let mut task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
-        self.train(&mut directory, &settings.run, &mut task, origin.model, false, None)
+        let task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
+        let mut task = task.shared(self.group.share());
+        self.train(directory.as_mut(), &settings.run, &mut task, origin.model, false, None)
     }
 
     /// Fine-tunes a classifier on `data`, from the run or bundle at `from`.
     pub fn finetune(mut self, settings: &Finetune, data: &Data, from: &Path) -> Result<Summary> {
         settings.check()?;
         data.check_classifier(settings)?;
-        RunDir::check_new(self.output)?;
+        if settings.head.head != HeadKind::Linear && !self.group.is_alone() {
+            return Err(parallel::only_alone("a head of kind knn or svm is fitted in one go"));
+        }
+        self.check_new()?;
         let mut origin = Origin::open(from)?;
         let n_packets = max_packets(origin.model.weights.config());
         let flows = self.read(data, &origin.quantizer, n_packets, settings.val_share, None)?;
@@ -171,25 +179,25 @@ impl Session<'_> {
         origin.model.head =
             (kind == HeadKind::Linear).then(|| finetune::head(flows.labels.len(), d, settings.run.seed));
         let mut directory = self.create("finetune", settings, data, &flows, &origin, (kind, teachers.records))?;
-        let mut task = Classification::new(&flows, answers, &origin.quantizer, &origin.vocabulary, settings);
-        if kind != HeadKind::Linear {
-            return self.fit(&mut directory, settings, &mut task, &origin.model);
+        let task = Classification::new(&flows, answers, &origin.quantizer, &origin.vocabulary, settings);
+        let mut task = task.shared(self.group.share());
+        match &mut directory {
+            Some(directory) if kind != HeadKind::Linear => self.fit(directory, settings, &mut task, &origin.model),
+            directory => self.classify(directory.as_mut(), settings, &mut task, origin.model, None),
         }
-        self.classify(&mut directory, settings, &mut task, origin.model, None)
     }
 
     /// Goes on with the run in the output directory. `flags` may change what [`MAY_CHANGE`] lists; `flows`, if any are
     /// given, are where the files of the run lie now.
     pub fn resume(mut self, command: &str, flags: &toml::Table, moved: &Data) -> Result<Summary> {
-        let mut directory = RunDir::open(self.output)?;
-        let record = RunDir::record(self.output)?;
+        let mut directory = self.group.leads().then(|| RunDir::open(self.output)).transpose()?;
+        let resumed = Resumed::read(self.output, directory.as_ref(), self.group)?;
+        let (config, data) = resumed.settings(self.output, flags, moved)?;
+        let Resumed { record, quantizer, checkpoint, .. } = resumed;
         if record.command != command {
             let is = record.command;
             return Err(Error::mismatch(format!("{}: is a run of {is}, not of {command}", self.output.display())));
         }
-        let (config, data) = resumed_config(self.output, flags, moved)?;
-        let quantizer = RunDir::quantizer(self.output, &record)?;
-        let checkpoint = directory.last(&record)?;
         match command {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
@@ -198,9 +206,10 @@ impl Session<'_> {
                     self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
                 record.check_data(&flows)?;
                 let model = pretrain::model(&record.model, &quantizer, &settings)?;
-                directory.set_config(&with_data(&settings, &data)?)?;
-                let mut task = LanguageModel::new(&flows, &quantizer, &record.vocabulary, &settings);
-                self.train(&mut directory, &settings.run, &mut task, model, false, checkpoint)
+                self.go_on(directory.as_ref(), &settings, &data, &flows)?;
+                let task = LanguageModel::new(&flows, &quantizer, &record.vocabulary, &settings);
+                let mut task = task.shared(self.group.share());
+                self.train(directory.as_mut(), &settings.run, &mut task, model, false, checkpoint)
             }
             _ => {
                 let settings: Finetune = settings::resolve(None, config)?;
@@ -218,9 +227,10 @@ impl Session<'_> {
                 let checkpoint = checkpoint.ok_or_else(|| {
                     Error::invalid(format!("{}: the run has no checkpoint; begin it anew", self.output.display()))
                 })?;
-                directory.set_config(&with_data(&settings, &data)?)?;
-                let mut task = Classification::new(&flows, answers, &quantizer, &record.vocabulary, &settings);
-                self.classify(&mut directory, &settings, &mut task, checkpoint.model.clone(), Some(checkpoint))
+                self.go_on(directory.as_ref(), &settings, &data, &flows)?;
+                let task = Classification::new(&flows, answers, &quantizer, &record.vocabulary, &settings);
+                let (mut task, model) = (task.shared(self.group.share()), checkpoint.model.clone());
+                self.classify(directory.as_mut(), &settings, &mut task, model, Some(checkpoint))
             }
         }
     }
@@ -241,6 +251,25 @@ impl Session<'_> {
         Ok(flows)
     }
 
+    /// Refuses a directory that exists, before the flows are read.
+    fn check_new(&self) -> Result<()> {
+        if self.group.leads() { RunDir::check_new(self.output) } else { Ok(()) }
+    }
+
+    /// Sees that all ranks go on with the same, and keeps what has changed.
+    fn go_on<T: Serialize>(
+        &mut self,
+        directory: Option<&RunDir>,
+        settings: &T,
+        data: &Data,
+        flows: &Dataset,
+    ) -> Result<()> {
+        let facts = Facts::default().with_settings(&settings::to_table(settings)?).with_data(flows);
+        self.group.agree(&facts)?;
+        directory.map_or(Ok(()), |directory| directory.set_config(&with_data(settings, data)?))
+    }
+
+    /// Sees that all ranks begin with the same; then the first makes the directory.
     fn create<T: Serialize>(
         &mut self,
         command: &str,
@@ -249,7 +278,15 @@ impl Session<'_> {
         flows: &Dataset,
         origin: &Origin,
         (head, teachers): (HeadKind, Vec<Teacher>),
-    ) -> Result<RunDir> {
+    ) -> Result<Option<RunDir>> {
+        if !self.group.is_alone() {
+            let facts = Facts::default().with("command", command).with_settings(&settings::to_table(settings)?);
+            let facts = facts.with_data(flows).with_parts(&origin.quantizer_bytes, &origin.vocabulary, &teachers)?;
+            self.group.agree(&facts.with_model(&origin.model))?;
+        }
+        if !self.group.leads() {
+            return Ok(None);
+        }
         let record = Record {
             command: command.to_string(),
             library_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -268,12 +305,12 @@ impl Session<'_> {
             history: origin.history.clone(),
         };
         self.progress.line(&record::table(&record, &settings::to_table(settings)?, flows));
-        RunDir::create(self.output, &with_data(settings, data)?, &record, &origin.quantizer_bytes)
+        RunDir::create(self.output, &with_data(settings, data)?, &record, &origin.quantizer_bytes).map(Some)
     }
 
     fn classify(
         mut self,
-        directory: &mut RunDir,
+        mut directory: Option<&mut RunDir>,
         settings: &Finetune,
         task: &mut Classification<'_>,
         model: Model,
@@ -281,17 +318,19 @@ impl Session<'_> {
     ) -> Result<Summary> {
         if settings.freeze {
             self.progress.line("embedding all flows once, since the network stays as it is");
-            task.freeze(&model)?;
+            task.freeze(&model, self.group)?;
         }
         let path = self.output;
         // Before the training: who asks for too many trees need not wait for the answer.
-        let forest = task.forest(self.interrupt)?;
-        let summary = self.train(directory, &settings.run, task, model, settings.freeze, checkpoint)?;
+        let forest = if self.group.leads() { task.forest(self.interrupt)? } else { None };
+        let summary = self.train(directory.as_deref_mut(), &settings.run, task, model, settings.freeze, checkpoint)?;
+        // The rest takes no time that is worth sharing.
+        let Some(directory) = directory else { return Ok(summary) };
         let record = RunDir::record(path)?;
         let mut best = RunDir::best(path, &record)?;
         let logits = match &forest {
             Some(forest) => task.voted(&best.model, forest)?,
-            None => task.validation_logits(&best.model)?.0,
+            None => task.validation_logits(&best.model, &mut Group::alone())?.0,
         };
         let mut temperature = settings.temperature as f32;
         if temperature == 0.0 {
@@ -327,7 +366,7 @@ impl Session<'_> {
             false => Ok(()),
         };
         self.progress.line("embedding all flows once, since the network stays as it is");
-        task.freeze(model)?;
+        task.freeze(model, self.group)?;
         asked_to_stop(self.interrupt)?;
         self.progress.line("fitting the head");
         let Some((mut head, logits)) = task.fit()? else {
@@ -355,14 +394,14 @@ impl Session<'_> {
 
     fn train(
         &mut self,
-        directory: &mut RunDir,
+        directory: Option<&mut RunDir>,
         settings: &Loop,
         task: &mut dyn Task,
         model: Model,
         freeze: bool,
         checkpoint: Option<Checkpoint>,
     ) -> Result<Summary> {
-        let mut trainer = Trainer::new(settings, directory, self.progress, self.interrupt, model, freeze)?;
+        let mut trainer = Trainer::new(settings, directory, self.progress, self.interrupt, self.group, model, freeze)?;
         match checkpoint {
             Some(checkpoint) => trainer.resume(checkpoint)?,
             // So that even a run killed in its first steps can be gone on with.
@@ -370,7 +409,8 @@ impl Session<'_> {
         }
         trainer.run(task)?;
         let state = trainer.state().clone();
-        Ok(Summary { best: RunDir::figures(self.output, state.best_step)?, state })
+        let best = if self.group.leads() { RunDir::figures(self.output, state.best_step)? } else { Value::Null };
+        Ok(Summary { best, state })
     }
 }
 
@@ -423,34 +463,4 @@ pub fn take_data(config: &mut toml::Table) -> Result<Data> {
         None => Ok(Data::default()),
         Some(data) => data.try_into().map_err(|e: toml::de::Error| Error::invalid(format!("data: {}", e.message()))),
     }
-}
-
-/// The settings of the run at `path` with what `flags` may change, and its data, wherever it lies now.
-fn resumed_config(path: &Path, flags: &toml::Table, moved: &Data) -> Result<(toml::Table, Data)> {
-    let mut config = RunDir::config(path)?;
-    let mut data = take_data(&mut config)?;
-    for (key, value) in flags {
-        if config.get(key) == Some(value) {
-            continue;
-        }
-        if !MAY_CHANGE.contains(&key.as_str()) {
-            let is = config.get(key).map_or_else(String::new, |v| format!(" of {v}"));
-            return Err(Error::invalid(format!(
-                "{}: a resumed run keeps its {key}{is}; only {} may change",
-                path.display(),
-                MAY_CHANGE.join(", ")
-            )));
-        }
-        config.insert(key.clone(), value.clone());
-    }
-    if !moved.flows.is_empty() {
-        data.flows.clone_from(&moved.flows);
-    }
-    if !moved.unlabelled.is_empty() {
-        data.unlabelled.clone_from(&moved.unlabelled);
-    }
-    if !moved.teachers.is_empty() {
-        data.teachers.clone_from(&moved.teachers);
-    }
-    Ok((config, data))
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Largest configuration file that is read.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// Fewest tokens a batch may be given: one whole sequence.
 const MIN_BATCH_TOKENS: usize = 128;
@@ -138,6 +138,9 @@ pub const DATA: &str = "data";
 /// Keys that a resumed run may be given anew: none of them changes what a step computes.
 pub const MAY_CHANGE: [&str; 8] =
     ["epochs", "steps", "patience", "eval_every", "save_every", "log_every", "keep", "threads"];
+
+/// Keys that ranks which train together may have different values of.
+pub const MAY_DIFFER: [&str; 1] = ["threads"];
 
 /// Pretraining of the language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -301,11 +304,11 @@ impl Default for Finetune {
 }
 
 impl Loop {
-    /// The dropout of batch `batch` of step `step`, if there is any.
-    pub fn dropout(&self, step: u64, batch: usize) -> Option<Dropout> {
+    /// The dropout of batch `batch` of step `step` from row `first_row` on, if there is any.
+    pub fn dropout(&self, step: u64, batch: usize, first_row: usize) -> Option<Dropout> {
         // Steps take the low bits alone, so that every batch of every step has masks of its own.
         let step = step | (batch as u64) << 48;
-        (self.dropout > 0.0).then_some(Dropout { p: self.dropout as f32, seed: self.seed, step })
+        (self.dropout > 0.0).then_some(Dropout { p: self.dropout as f32, seed: self.seed, step, first_row })
     }
 
     /// Checks every value against its range.
@@ -456,12 +459,21 @@ pub fn to_table<T: Serialize>(value: &T) -> Result<toml::Table> {
 
 /// The table in the TOML file at `path`.
 pub fn read_table(path: &Path) -> Result<toml::Table> {
+    parse_table(&read_text(path)?).map_err(|e| e.at(path.display()))
+}
+
+/// The table that the TOML `text` holds.
+pub fn parse_table(text: &str) -> Result<toml::Table> {
+    text.parse().map_err(|e: toml::de::Error| Error::invalid(e.to_string()))
+}
+
+/// The configuration file at `path`.
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let size = path.metadata().map_err(|e| Error::io(path, &e))?.len();
     if size > MAX_FILE {
         return Err(Error::invalid(format!("{}: {size} bytes are too many for a configuration", path.display())));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
-    text.parse().map_err(|e: toml::de::Error| Error::invalid(format!("{}: {e}", path.display())))
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::train::batch::Plan;
 use crate::train::checkpoint::{Checkpoint, Model, State};
 use crate::train::interrupt::Interrupt;
 use crate::train::pace::Pace;
+use crate::train::parallel::{Facts, Group, Report};
 use crate::train::parameters::Parameters;
 use crate::train::progress::Progress;
 use crate::train::rundir::RunDir;
@@ -33,11 +34,12 @@ pub trait Task: Send {
     fn costs(&self) -> &[usize];
 
     /// Adds the gradients of the mean loss over the training flows of all `batches` to `grads`; only one batch at a time
-    /// goes through the network. All draws depend on `at`.
+    /// goes through the network. All draws depend on `at`. Where several ranks share the work, what this one adds and finds
+    /// is its part of the sum.
     fn step(&mut self, model: &Model, batches: &[&[usize]], at: At, grads: &mut Model) -> Result<StepLoss>;
 
-    /// Judges `model` by the validation flows.
-    fn validate(&mut self, model: &Model) -> Result<Validation>;
+    /// Judges `model` by the validation flows, which the ranks of `group` share; all find the same.
+    fn validate(&mut self, model: &Model, group: &mut Group) -> Result<Validation>;
 }
 
 /// Where in a run a step is.
@@ -72,9 +74,13 @@ pub struct Validation {
 /// A run that can be gone on with.
 pub struct Trainer<'a> {
     settings: &'a Loop,
-    directory: &'a mut RunDir,
+    /// Where rank 0 writes.
+    directory: Option<&'a mut RunDir>,
     progress: &'a mut Progress,
     interrupt: &'a Interrupt,
+    group: &'a mut Group,
+    /// Whether a rank was asked to stop.
+    stop: bool,
     model: Model,
     parameters: Parameters,
     state: State,
@@ -87,12 +93,14 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run at its beginning, with `model` as it is initialised. With `freeze`, the network stays so.
+    /// A run at its beginning, with `model` as it is initialised. With `freeze`, the network stays so. The ranks of `group`
+    /// run together; the first has a directory to write to.
     pub fn new(
         settings: &'a Loop,
-        directory: &'a mut RunDir,
+        directory: Option<&'a mut RunDir>,
         progress: &'a mut Progress,
         interrupt: &'a Interrupt,
+        group: &'a mut Group,
         model: Model,
         freeze: bool,
     ) -> Result<Self> {
@@ -102,6 +110,8 @@ impl<'a> Trainer<'a> {
             directory,
             progress,
             interrupt,
+            group,
+            stop: false,
             model,
             state: State::default(),
             plan: None,
@@ -118,7 +128,10 @@ impl<'a> Trainer<'a> {
         self.state = checkpoint.state;
         self.state.finished = self.is_over();
         self.pace = Pace::start();
-        self.directory.rewind_log(self.state.step)
+        match &mut self.directory {
+            Some(directory) => directory.rewind_log(self.state.step),
+            None => Ok(()),
+        }
     }
 
     /// Where the run stands.
@@ -136,7 +149,7 @@ impl<'a> Trainer<'a> {
             self.after_step(task)?;
         }
         self.progress.end();
-        Ok(())
+        self.group.meet()
     }
 
     /// What the draws of the window that the run is in are made under.
@@ -180,6 +193,7 @@ impl<'a> Trainer<'a> {
         let end = plan.len().min(first + self.settings.accumulate);
         let batches: Vec<&[usize]> = (first..end).map(|i| plan.batch(i)).collect();
         let found = task.step(&self.model, &batches, at, grads)?;
+        let found = self.share(found, grads)?;
         let place = format_args!("step {}", at.step + 1);
         if !found.loss.is_finite() {
             return Err(diverged(found.loss).at(place));
@@ -207,6 +221,21 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// What all ranks found together, and their gradients in `grads`.
+    fn share(&mut self, found: StepLoss, grads: &mut Model) -> Result<StepLoss> {
+        self.stop = self.interrupt.asked();
+        if self.group.is_alone() {
+            return Ok(found);
+        }
+        let mine = Report { loss: found.loss, tokens: found.tokens as u64, stop: u64::from(self.stop) };
+        let Report { loss, tokens, stop } = mine.total(self.group)?;
+        self.stop = stop != 0;
+        if loss.is_finite() {
+            self.parameters.sum(grads, self.group)?;
+        }
+        Ok(StepLoss { loss, tokens: tokens as usize })
+    }
+
     /// What is due after a step: evaluation, checkpoint, end.
     fn after_step(&mut self, task: &mut dyn Task) -> Result<()> {
         let epoch_ended = self.state.batch == 0 && self.state.window == 0;
@@ -220,19 +249,28 @@ impl<'a> Trainer<'a> {
             self.evaluate(task)?;
         }
         self.state.finished = self.is_over();
-        let stopped = self.interrupt.asked() && !self.state.finished;
+        // Alone, a signal that came during the evaluation counts as well; ranks stop after the step that all have heard it in.
+        let asked = self.stop || (self.group.is_alone() && self.interrupt.asked());
+        let stopped = asked && !self.state.finished;
         if save || stopped || self.state.finished {
             self.save()?;
         }
         if stopped {
             self.progress.end();
-            let (step, place) = (self.state.step, self.directory.path().display());
-            return Err(Error::new(
-                Kind::Interrupted,
-                format!("interrupted after step {step}, which is saved; go on with --resume -o {place}"),
-            ));
+            // No rank leaves before the checkpoint is whole: launchers end the others then.
+            self.group.meet()?;
+            return Err(self.interrupted());
         }
         Ok(())
+    }
+
+    fn interrupted(&self) -> Error {
+        let step = self.state.step;
+        let what = match &self.directory {
+            Some(directory) => format!("is saved; go on with --resume -o {}", directory.path().display()),
+            None => "rank 0 has saved".to_string(),
+        };
+        Error::new(Kind::Interrupted, format!("interrupted after step {step}, which {what}"))
     }
 
     fn is_over(&self) -> bool {
@@ -258,7 +296,11 @@ impl<'a> Trainer<'a> {
 
     fn evaluate(&mut self, task: &mut dyn Task) -> Result<()> {
         let began = Instant::now();
-        let found = task.validate(&self.model)?;
+        if !self.group.is_alone() {
+            // Ranks that compute in other ways would drift apart unseen.
+            self.group.agree(&Facts::default().with_model(&self.model))?;
+        }
+        let found = task.validate(&self.model, self.group)?;
         self.pace.pause(began.elapsed());
         if !found.loss.is_finite() {
             return Err(diverged(found.loss).at(format_args!("evaluation after step {}", self.state.step)));
@@ -288,17 +330,20 @@ impl<'a> Trainer<'a> {
             line[name] = value;
         }
         self.progress.line(&format!("{text}{}", if better { " (best)" } else { "" }));
-        self.directory.log(&line)?;
-        self.directory.draw()?;
+        let Some(directory) = &mut self.directory else { return Ok(()) };
+        directory.log(&line)?;
+        directory.draw()?;
         if better {
-            self.directory.save_best(&self.state, &self.model)?;
+            directory.save_best(&self.state, &self.model)?;
         }
         Ok(())
     }
 
-    /// Writes the checkpoint to go on from.
+    /// Has rank 0 write the checkpoint to go on from.
     pub fn save(&mut self) -> Result<()> {
-        self.directory.save(&self.state, &self.model, &self.parameters.moments(), self.settings.keep)?;
+        if let Some(directory) = &self.directory {
+            directory.save(&self.state, &self.model, &self.parameters.moments(), self.settings.keep)?;
+        }
         self.saved = Instant::now();
         Ok(())
     }
@@ -332,7 +377,10 @@ impl<'a> Trainer<'a> {
             "tokens_per_s": self.pace.tokens_per_second(),
         });
         self.pace.next_interval();
-        self.directory.log(&line)
+        match &mut self.directory {
+            Some(directory) => directory.log(&line),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,7 +16,8 @@ use trafficgpt::train::settings::{self, ClassWeights, Finetune};
   trafficgpt finetune flows.parquet --from model.tgpt --freeze -o classifier
   trafficgpt finetune flows.parquet --from model.tgpt --freeze --head knn -o neighbours
   trafficgpt finetune flows.parquet --from run --unlabelled more.parquet --teacher a.tgpt --teacher b.tgpt -o student
-  trafficgpt finetune --resume -o classifier")]
+  trafficgpt finetune --resume -o classifier
+  mpirun -np 2 trafficgpt finetune flows.parquet --from run --threads 8 -o classifier   (or torchrun --no-python, srun)")]
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,

@@ -13,7 +13,10 @@ use trafficgpt::train::settings::{self, Pretrain};
   trafficgpt pretrain flows.parquet --quantizer quantizer.safetensors -o run
   trafficgpt pretrain labelled.parquet --unlabelled pool.parquet --with-classes --quantizer q.safetensors -o run
   trafficgpt pretrain tables/ --quantizer q.safetensors --shuffle-mib 512 --accumulate 8 --eval-every 500 -o run
-  trafficgpt pretrain --resume -o run")]
+  trafficgpt pretrain --resume -o run
+  torchrun --no-python --nproc-per-node 2 trafficgpt pretrain flows.parquet --quantizer q.safetensors --threads 8 -o run
+  mpirun -np 2 trafficgpt pretrain flows.parquet --quantizer q.safetensors --threads 8 -o run   (or srun -n 2)
+  RANK=0 WORLD_SIZE=2 MASTER_ADDR=a trafficgpt pretrain flows.parquet --quantizer q.safetensors -o run   (and RANK=1)")]
 pub struct Args {
     #[command(flatten)]
     run: RunArgs,

@@ -3,8 +3,11 @@
 use crate::exit::Outcome;
 use clap::Args;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use trafficgpt::train::interrupt::Interrupt;
+use trafficgpt::train::parallel::{Group, ranks};
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::schedule::Schedule;
 use trafficgpt::train::session::{self, Data, Session, Summary};
@@ -14,6 +17,10 @@ use trafficgpt::{Error, Kind, Result};
 
 /// The figures of an evaluation that are worth a last line.
 const FIGURES: [&str; 5] = ["val_loss", "perplexity", "accuracy", "macro_f1", "lm_loss"];
+
+/// Range of --rank-timeout.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(500);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// Which flows, where to, and from which configuration.
 #[derive(Args)]
@@ -46,6 +53,10 @@ pub struct RunArgs {
     /// Learn from the validation flows too, once everything is chosen: figures on them then say nothing.
     #[arg(long)]
     learn_val: bool,
+    /// Of several ranks (RANK and WORLD_SIZE, or as mpirun and srun tell them): how long one may take to come, or later say
+    /// nothing, before the run ends.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    rank_timeout: f64,
     /// Say nothing but errors.
     #[arg(short, long)]
     quiet: bool,
@@ -206,8 +217,10 @@ impl RunArgs {
 
     /// Runs `work` on `threads` threads (0: all) with progress and interrupts, and reports how it ended.
     pub fn run(&self, threads: usize, work: impl FnOnce(Session<'_>) -> Result<Summary> + Send) -> Outcome {
-        let mut progress = if self.quiet { Progress::hidden() } else { Progress::stderr() };
-        let interrupt = Interrupt::on_signals()?;
+        let mut group = self.group()?;
+        let (is_quiet, is_alone) = (self.quiet || !group.leads(), group.is_alone());
+        let mut progress = if is_quiet { Progress::hidden() } else { Progress::stderr() };
+        let interrupt = if is_alone { Interrupt::on_signals()? } else { Interrupt::on_signals_of_launcher()? };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
@@ -218,13 +231,35 @@ impl RunArgs {
                 arguments: std::env::args().collect(),
                 progress: &mut progress,
                 interrupt: &interrupt,
+                group: &mut group,
             })
-        })?;
+        });
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(error) => return Err(group.end(error).into()),
+        };
         let figures =
             FIGURES.iter().filter_map(|name| Some(format!("{name} {:.4}", summary.best.get(name)?.as_f64()?)));
         let (figures, state) = (figures.collect::<Vec<_>>().join(", "), summary.state);
         progress.line(&format!("done after {} steps; best after step {}: {figures}", state.step, state.best_step));
         Ok(())
+    }
+}
+
+impl RunArgs {
+    /// The ranks that the environment tells of, once all have come.
+    fn group(&self) -> Result<Group> {
+        // What is no text is none of the variables that are looked for.
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let Some(place) = ranks::place(&std::env::vars_os().filter_map(text).collect())? else {
+            return Ok(Group::alone());
+        };
+        let timeout = Duration::try_from_secs_f64(self.rank_timeout).ok();
+        let timeout = timeout.filter(|t| (SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(t)).ok_or_else(|| {
+            let (least, most) = (SHORTEST_TIMEOUT.as_secs_f64(), LONGEST_TIMEOUT.as_secs_f64());
+            Error::invalid(format!("--rank-timeout is {}; it must be in {least}..={most}", self.rank_timeout))
+        })?;
+        Group::join(&place, timeout).map_err(|e| e.at(format_args!("rank {}", place.rank)))
     }
 }
 

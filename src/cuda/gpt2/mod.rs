@@ -15,7 +15,6 @@ mod network;
 mod weights;
 mod workspace;
 
-#[cfg(test)]
 pub(super) use buffer::Buffer;
 #[cfg(test)]
 pub(super) use kernels::{Arg, launch};
