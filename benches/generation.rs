@@ -19,7 +19,7 @@ use trafficgpt::context::Context;
 use trafficgpt::engine::native::Native;
 use trafficgpt::generator::Generator;
 use trafficgpt::gpt2::{Config, Weights};
-use trafficgpt::packet::Rows;
+use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::quantizer::{Codebook, Quantizer, Scaler};
 use trafficgpt::random::Stream;
 use trafficgpt::sampling::Sampling;
@@ -60,7 +60,10 @@ struct Flows {
     generator: Generator,
     worker: Worker,
     sampling: Sampling,
-    out: Rows<trafficgpt::packet::Packet>,
+    /// Packets of each flow that are given, and flows to take them from.
+    known: usize,
+    from: Rows<Packet>,
+    out: Rows<Packet>,
 }
 
 impl Flows {
@@ -71,13 +74,26 @@ impl Flows {
         let generator = Generator::open(&Context::new(settings), bundle).unwrap();
         let min_packets = if full { generator.max_packets() as u32 } else { 0 };
         let sampling = Sampling { seed: 1, min_packets, ..Sampling::default() };
-        Self { generator, worker: Worker::new(), sampling, out: Rows::new() }
+        Self { generator, worker: Worker::new(), sampling, known: 0, from: Rows::new(), out: Rows::new() }
+    }
+
+    /// From now on, the first packets of each flow are given: as many of those of `n` flows of the model itself.
+    fn give(&mut self, known: usize, n: usize) {
+        self.generator.generate(&mut self.worker, &self.sampling, n, &mut self.from).unwrap();
+        self.known = known;
     }
 
     /// Seconds and packets of `n` flows more.
     fn draw(&mut self, n: usize) -> (f64, usize) {
         let start = Instant::now();
-        self.generator.generate(&mut self.worker, &self.sampling, n, &mut self.out).unwrap();
+        let Self { generator, worker, sampling, known, from, out } = self;
+        if *known == 0 {
+            generator.generate(worker, sampling, n, out).unwrap();
+        } else {
+            let from = from.as_ragged();
+            let begun: Rows<Packet> = (0..n).map(|i| from.row(i % from.len())[..*known].to_vec()).collect();
+            generator.continue_flows(worker, sampling, begun.as_ragged(), out).unwrap();
+        }
         self.sampling.first_flow += n as u64;
         (start.elapsed().as_secs_f64(), self.out.as_ragged().total())
     }
@@ -179,5 +195,10 @@ fn main() {
             "{name}: {ours:.1} flows/s of all packets on one thread; its matrix products alone {alone:.1}/s, {:.2} times",
             alone / ours
         );
+        for known in [20, 100] {
+            flows.give(known, BATCH);
+            let rate = rate(|n| flows.draw(n), batches * BATCH);
+            println!("{name}: {rate:.1} flows/s of which {known} packets are given, {:.2} times", rate / ours);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Generator: flows drawn from the network, token by token, and how likely given flows are to be drawn.
 
 use crate::context::Context;
-use crate::engine::EngineKind;
 use crate::engine::draw::{Draw, Drawing};
+use crate::engine::{EngineKind, Session};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::packet::{Packet, Ragged, Rows};
@@ -30,8 +30,10 @@ pub struct Generator {
 struct Draft {
     flow: usize,
     slot: usize,
-    last: Token,
+    /// Its packets so far.
     tokens: Vec<Token>,
+    /// How many of its sequence the network has read: of the token that begins it, then of its packets.
+    n_read: usize,
 }
 
 /// What a decode is asked for.
@@ -227,71 +229,88 @@ impl Generator {
     fn decode(&self, worker: &mut Worker, task: &Task<'_>) -> Result<Vec<Vec<Token>>> {
         let vocabulary = self.model.vocabulary();
         let mut drawing = Drawing::new(vocabulary, task.sampling)?;
-        let n_flows = task.known.len();
-        let mut finished = vec![Vec::new(); n_flows];
+        let mut flows: Vec<Vec<Token>> = task.known.rows().map(<[Token]>::to_vec).collect();
         // Flows that have all their packets need no work.
-        let mut waiting = 0..n_flows;
-        let mut next = |slot: usize, finished: &mut [Vec<Token>]| {
-            waiting.by_ref().find_map(|flow| {
-                let known = task.known.row(flow);
-                if known.len() == task.max_packets {
-                    finished[flow] = known.to_vec();
-                    return None;
-                }
-                Some(Draft { flow, slot, last: task.first, tokens: Vec::with_capacity(known.len()) })
-            })
-        };
-        if n_flows == 0 {
-            return Ok(finished);
+        let mut waiting = (0..flows.len()).filter(|&flow| task.known.row(flow).len() < task.max_packets);
+        let n_waiting = waiting.clone().count();
+        if n_waiting == 0 {
+            return Ok(flows);
         }
         let (session, scratch) = worker.session(&self.model)?;
-        // A flow that ends leaves its slot to the next one.
-        let n_slots = n_flows.min(session.best_slots());
-        let mut drafts: Vec<Draft> = (0..n_slots).map_while(|slot| next(slot, &mut finished)).collect();
-        session.begin(drafts.len())?;
+        let n_slots = n_waiting.min(session.best_slots());
+        session.begin(n_slots)?;
+        let mut free: Vec<usize> = (0..n_slots).rev().collect();
+        let mut drafts: Vec<Draft> = Vec::with_capacity(n_slots);
         let (mut slots, mut draws) = (Vec::with_capacity(n_slots), Vec::with_capacity(n_slots));
-        while !drafts.is_empty() {
+        loop {
+            // A flow that has ended leaves its slot to the next one.
+            let begun = drafts.len();
+            drafts.extend(free.drain(..).zip(&mut waiting).map(|(slot, flow)| {
+                let mut tokens = std::mem::take(&mut flows[flow]);
+                tokens.reserve_exact(task.max_packets - tokens.len());
+                Draft { flow, slot, tokens, n_read: 0 }
+            }));
+            if drafts.is_empty() {
+                return Ok(flows);
+            }
+            task.prefill(session, &mut drafts[begun..], &mut scratch.sequences)?;
             slots.clear();
             slots.extend(drafts.iter().map(|d| d.slot));
             scratch.tokens.clear();
-            scratch.tokens.extend(drafts.iter().map(|d| d.last));
+            scratch.tokens.extend(drafts.iter().map(|d| task.next(d)));
             draws.clear();
             draws.extend(drafts.iter().map(|draft| task.draw(draft)));
             session.draw(&slots, &mut scratch.tokens, &draws, &mut drawing)?;
-            for (draft, &drawn) in drafts.iter_mut().zip(&scratch.tokens) {
-                // What is known comes instead of what was drawn.
-                draft.last = task.known.row(draft.flow).get(draft.tokens.len()).copied().unwrap_or(drawn);
-                if draft.last != vocabulary.eof {
-                    draft.tokens.push(draft.last);
-                }
-            }
-            let mut i = 0;
-            while i < drafts.len() {
-                let draft = &mut drafts[i];
-                if draft.last != vocabulary.eof && draft.tokens.len() < task.max_packets {
-                    i += 1;
+            // From the last on, so that one that takes the place of another was looked at before.
+            for (i, draw) in draws.iter().enumerate().rev() {
+                let (draft, drawn) = (&mut drafts[i], scratch.tokens[i]);
+                draft.n_read += 1;
+                if draw.is_none() {
                     continue;
                 }
-                finished[draft.flow] = std::mem::take(&mut draft.tokens);
-                session.clear(draft.slot);
-                match next(draft.slot, &mut finished) {
-                    Some(fresh) => *draft = fresh,
-                    None => {
-                        drafts.swap_remove(i);
-                    }
+                if drawn != vocabulary.eof {
+                    draft.tokens.push(drawn);
+                }
+                if drawn == vocabulary.eof || draft.tokens.len() == task.max_packets {
+                    let draft = drafts.swap_remove(i);
+                    flows[draft.flow] = draft.tokens;
+                    session.clear(draft.slot);
+                    free.push(draft.slot);
                 }
             }
         }
-        Ok(finished)
     }
 }
 
 impl Task<'_> {
-    /// How the token after those of `draft` is drawn.
-    fn draw(&self, draft: &Draft) -> Draw {
-        let step = draft.tokens.len();
+    /// The token of `draft` that the network reads next.
+    fn next(&self, draft: &Draft) -> Token {
+        draft.n_read.checked_sub(1).map_or(self.first, |i| draft.tokens[i])
+    }
+
+    /// How the token after that is drawn; none where it is known.
+    fn draw(&self, draft: &Draft) -> Option<Draw> {
+        let step = draft.n_read;
         let flow = self.sampling.first_flow.wrapping_add(draft.flow as u64);
-        Draw { flow, step: step as u32, may_end: step >= self.min_packets.max(1) }
+        let draw = Draw { flow, step: step as u32, may_end: step >= self.min_packets.max(1) };
+        (step == draft.tokens.len()).then_some(draw)
+    }
+
+    /// Has `session` read what is known of fresh flows, where it can at once: all but their last tokens, after which the
+    /// next is drawn.
+    fn prefill(&self, session: &mut dyn Session, drafts: &mut [Draft], sequences: &mut Rows<Token>) -> Result<()> {
+        sequences.clear();
+        let mut slots = Vec::new();
+        for draft in drafts.iter() {
+            if let Some((_, known)) = draft.tokens.split_last() {
+                sequences.push(std::iter::once(self.first).chain(known.iter().copied()));
+                slots.push(draft.slot);
+            }
+        }
+        if !slots.is_empty() && session.prefill(&slots, sequences.as_ragged())? {
+            drafts.iter_mut().for_each(|draft| draft.n_read = draft.tokens.len());
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,7 @@ use trafficgpt::worker::Worker;
 /// Writes a capture of these flows.
 fn capture(place: &Place, name: &str, flows: &[Row]) {
     fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
-    pcap::write(&place.path(name), flows, pcap::Transport::Udp).unwrap();
+    pcap::write(&place.path(name), flows, pcap::Protocols::UDP).unwrap();
 }
 
 fn row(packets: Vec<Packet>) -> Row {

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use trafficgpt::packet::Packet;
 use trafficgpt::random::Stream;
-use trafficgpt::train::table::pcap::{self, EPOCH_NS, Transport};
+use trafficgpt::train::table::pcap::{self, EPOCH_NS, Ip, Protocols, Transport};
 use trafficgpt::train::table::{Row, Split, Table};
 
 /// Flows that the bundle generates of two of its classes, said to be real ones: of seed 1 to train, of seed 2 held out.
@@ -166,9 +166,21 @@ fn tshark(capture: &Path, arguments: &[&str]) -> Option<String> {
 fn captures_are_read_without_a_warning_and_metered_back() {
     let place = Place::new();
     let flows = connections(300);
-    for (name, transport) in [("auto", Transport::Auto), ("tcp", Transport::Tcp), ("udp", Transport::Udp)] {
+    // As the same connections are over IPv6, whose header is larger.
+    let larger = |flow: &Row| {
+        let grown = |p: &Packet| Packet { size: p.size + 20 * p.size.signum(), ..*p };
+        Row { packets: flow.packets.iter().map(grown).collect(), ..flow.clone() }
+    };
+    let of_v6: Vec<Row> = flows.iter().map(larger).collect();
+    // Every other of the flows that could be.
+    let some: Vec<Row> = flows.iter().enumerate().map(|(i, f)| if i % 4 < 2 { larger(f) } else { f.clone() }).collect();
+    let plain = [Transport::Auto, Transport::Tcp, Transport::Udp].map(|transport| (transport, Ip::V4, &flows));
+    let others = [Transport::Auto, Transport::Tcp, Transport::Udp].map(|transport| (transport, Ip::V6, &of_v6));
+    let mixed = [Transport::Auto, Transport::Udp].map(|transport| (transport, Ip::Mixed, &some));
+    for (transport, ip, flows) in plain.into_iter().chain(others).chain(mixed) {
+        let name = format!("{transport:?}{ip:?}");
         let path = place.path(&format!("{name}.pcap"));
-        let changes = pcap::write(&path, &flows, transport).unwrap();
+        let changes = pcap::write(&path, flows, Protocols { transport, ip }).unwrap();
         let n_tcp = match transport {
             Transport::Auto => changes.tcp,
             Transport::Tcp => 300,
@@ -176,17 +188,28 @@ fn captures_are_read_without_a_warning_and_metered_back() {
         };
         assert!(changes.tcp == n_tcp && (transport != Transport::Auto || (200..290).contains(&n_tcp)), "{changes:?}");
         assert_eq!((changes.clamped, changes.server_first), (0, 0));
+        match ip {
+            Ip::V4 => assert_eq!((changes.v6, changes.too_small), (0, 0)),
+            Ip::V6 => assert_eq!((changes.v6, changes.too_small), (300, 0)),
+            Ip::Mixed => assert!(changes.v6 >= 75 && changes.too_small > 30, "{changes:?}"),
+        }
         place.succeed(&format!("meter {name}.pcap -o {name}.parquet"));
         let metered = Table::read(&place.path(&format!("{name}.parquet"))).unwrap().rows;
         // The meter keeps 126 packets, none of these flows has more.
-        assert_same_flows(&flows, &metered);
+        assert_same_flows(flows, &metered);
+        let v6 = metered.iter().filter(|row| row.key.is_some_and(|key| key.client.is_ipv6())).count();
+        assert_eq!(v6 as u64, changes.v6);
         let protocols = metered.iter().filter(|row| row.key.is_some_and(|key| key.protocol == 6)).count();
         assert_eq!(protocols as u64, n_tcp);
 
         let Some(said) = tshark(&path, &["-Y", COMPLAINTS]) else { return };
         assert_eq!(said, "", "{name}");
-        let shown = tshark(&path, &["-T", "fields", "-e", "ip.len"]).unwrap();
-        let mut sizes: Vec<i32> = shown.lines().map(|line| line.parse().unwrap()).collect();
+        let shown = tshark(&path, &["-T", "fields", "-E", "separator=;", "-e", "ip.len", "-e", "ipv6.plen"]).unwrap();
+        let size = |line: &str| match line.split_once(';').unwrap() {
+            (length, "") => length.parse::<i32>().unwrap(),
+            (_, payload) => 40 + payload.parse::<i32>().unwrap(),
+        };
+        let mut sizes: Vec<i32> = shown.lines().map(size).collect();
         let mut expected: Vec<i32> = flows.iter().flat_map(|f| &f.packets).map(|p| p.size.abs()).collect();
         sizes.sort_unstable();
         expected.sort_unstable();
@@ -201,11 +224,22 @@ fn captures_are_read_without_a_warning_and_metered_back() {
         row.packets.truncate(2);
         Row { n_packets: row.packets.len() as u64, ..row }
     }));
-    assert_eq!(pcap::write(&place.path("both.pcap"), &both, Transport::Auto).unwrap().tcp, 90);
-    if let Some(said) = tshark(&place.path("both.pcap"), &["-Y", COMPLAINTS]) {
-        assert_eq!(said, "");
+    assert_eq!(pcap::write(&place.path("both.pcap"), &both, Protocols::default()).unwrap().tcp, 90);
+    // Packets too small for IPv6 grow where all is to be IPv6.
+    let changes =
+        pcap::write(&place.path("forced.pcap"), &both, Protocols { ip: Ip::V6, ..Protocols::default() }).unwrap();
+    let small = |row: &Row, least: u32| row.packets.iter().filter(|p| p.size.unsigned_abs() < least).count() as u64;
+    let too_small = both.iter().map(|row| small(row, if row.label.as_deref() == Some("web") { 60 } else { 48 })).sum();
+    assert_eq!((changes.tcp, changes.v6, changes.clamped), (90, 120, too_small));
+    place.succeed("meter forced.pcap -o forced.parquet");
+    let metered = Table::read(&place.path("forced.parquet")).unwrap().rows;
+    assert!(metered.len() == 120 && metered.iter().flat_map(|row| &row.packets).all(|p| p.size.abs() >= 48));
+    for name in ["both.pcap", "forced.pcap"] {
+        if let Some(said) = tshark(&place.path(name), &["-Y", COMPLAINTS]) {
+            assert_eq!(said, "", "{name}");
+        }
     }
-    let count = |filter: &str| tshark(&place.path("auto.pcap"), &["-Y", filter]).unwrap().lines().count();
+    let count = |filter: &str| tshark(&place.path("AutoV4.pcap"), &["-Y", filter]).unwrap().lines().count();
     let (opened, answered) = (count("tcp.flags.syn == 1 && tcp.flags.ack == 0"), count("tcp.flags == 0x12"));
     let streams = count("tcp.analysis.initial_rtt && tcp.flags == 0x10 && tcp.len == 0 && tcp.seq == 1");
     assert!(opened > 200 && opened == answered && streams > opened / 2, "{opened} {answered} {streams}");
@@ -220,6 +254,11 @@ fn generated_captures_hold_what_was_asked_for() {
     let said = String::from_utf8(said.stderr).unwrap();
     assert!(said.contains("60 flows are TCP, 0 UDP"), "{said}");
     if let Some(said) = tshark(&place.path("forced.pcap"), &["-Y", COMPLAINTS]) {
+        assert_eq!(said, "");
+    }
+    let said = place.run(&format!("{line} -n 60 -o mixed.pcap --transport udp --ip mixed"));
+    assert!(String::from_utf8(said.stderr).unwrap().contains(" flows are IPv6, "));
+    if let Some(said) = tshark(&place.path("mixed.pcap"), &["-Y", COMPLAINTS]) {
         assert_eq!(said, "");
     }
     place.succeed(&format!("{line} --rate 50 --duration 2 -o steady.csv"));
@@ -271,6 +310,8 @@ fn bad_requests_are_told_before_any_work() {
         ("-n 1 -o no/such.pcap", "no/such.pcap"),
         ("-n 1 -o full.pcap", "is a directory"),
         ("-n 1 -o a.csv --transport tcp", "--transport is for captures"),
+        ("-n 1 -o a.csv --ip 6", "--ip is for captures"),
+        ("-n 1 -o a.pcap --ip 5", ""),
         ("-n 9999999 -o a.pcap", "a capture holds at most"),
         ("--duration 3 -o a.csv", "--rate or --poisson"),
         ("--duration 3 --rate -1 -o a.csv", ""),

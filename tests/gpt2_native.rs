@@ -160,6 +160,45 @@ fn a_flow_decodes_to_the_same_bits_alone_and_in_company() {
 }
 
 #[test]
+fn what_is_known_is_read_at_once_to_the_same_bits_as_token_by_token() {
+    let rows = sequences();
+    let n = rows.len();
+    let slots: Vec<usize> = (0..n).rev().collect();
+    let flow = |i: usize| rows.as_ragged().row(i);
+    // The flow's last tokens, of those after `at`, side by side with those of the others that have as many.
+    let last = |session: &mut dyn Session, at: &dyn Fn(usize) -> usize| {
+        let mut logits = vec![Vec::new(); n];
+        for more in 0..40 {
+            let alive: Vec<usize> = (0..n).filter(|&i| at(i) + more < flow(i).len()).collect();
+            let tokens: Vec<Token> = alive.iter().map(|&i| flow(i)[at(i) + more]).collect();
+            let mut out = vec![f32::NAN; alive.len() * VOCAB];
+            session.step(&alive.iter().map(|&i| slots[i]).collect::<Vec<_>>(), &tokens, &mut out).unwrap();
+            alive.iter().zip(out.chunks(VOCAB)).for_each(|(&i, row)| logits[i] = row.to_vec());
+        }
+        logits
+    };
+    let mut stepped = session(1);
+    stepped.begin(n).unwrap();
+    let expected = last(stepped.as_mut(), &|_| 0);
+    for (threads, part) in [(1, 1), (1, 3), (2, 2), (5, 1)] {
+        let mut session = session(threads);
+        session.begin(n).unwrap();
+        // In two parts, as a cut may be anywhere; the last token is stepped.
+        for round in 0..2 {
+            let known = |i: usize| match (round, (flow(i).len() - 1) / part) {
+                (0, middle) => 0..middle,
+                (_, middle) => middle..flow(i).len() - 1,
+            };
+            let taken: Vec<usize> = (0..n).filter(|&i| !known(i).is_empty()).collect();
+            let begun: Rows<Token> = taken.iter().map(|&i| flow(i)[known(i)].to_vec()).collect();
+            let slots: Vec<usize> = taken.iter().map(|&i| slots[i]).collect();
+            assert!(session.prefill(&slots, begun.as_ragged()).unwrap());
+        }
+        assert_eq!(last(session.as_mut(), &|i| flow(i).len() - 1), expected, "{threads} threads, {part} parts");
+    }
+}
+
+#[test]
 fn a_cleared_slot_begins_anew() {
     let mut session = session(1);
     session.begin(2).unwrap();
@@ -197,6 +236,23 @@ fn bad_input_is_refused_and_named() {
 
     let mut logits = vec![0.0; 2 * VOCAB];
     assert!(session.step(&[0], &[1], &mut logits[..VOCAB]).is_err(), "nothing was begun");
+    session.begin(2).unwrap();
+    let mut prefill = |slots: &[usize], rows: &[&[Token]]| {
+        let rows: Rows<Token> = rows.iter().map(|row| row.to_vec()).collect();
+        session.prefill(slots, rows.as_ragged()).map_err(|e| e.to_string())
+    };
+    assert_eq!((prefill(&[], &[]), prefill(&[1], &[&[1; 30]])), (Ok(true), Ok(true)));
+    for (result, part) in [
+        (prefill(&[0], &[]), "1 slots are to take 0 rows"),
+        (prefill(&[2], &[&[1]]), "slot 2 is not one of the 2"),
+        (prefill(&[0, 0], &[&[1], &[1]]), "named twice"),
+        (prefill(&[0], &[&[1, 61]]), "position 1: token 61"),
+        (prefill(&[0], &[&[]]), "0 tokens"),
+        (prefill(&[0], &[&[1; 41]]), "41 tokens"),
+        (prefill(&[0, 1], &[&[1], &[1; 11]]), "row 1: 11 tokens more for the flow in slot 1, which has 30"),
+    ] {
+        assert!(result.clone().unwrap_err().contains(part), "{result:?} {part}");
+    }
     assert!(session.begin(usize::MAX).unwrap_err().message().contains("limit"));
     session.begin(2).unwrap();
     let mut step = |slots: &[usize], tokens: &[Token], n: usize| {

@@ -295,7 +295,7 @@ fn place() -> Place {
     table(&place.path("three.parquet"), &three);
     let mut clock: Vec<Row> = (0..30).map(|i| row(500 + i, 3, None, &mut draws)).collect();
     table(&place.path("clock.parquet"), &clock);
-    pcap::write(&place.path("clock.pcap"), &clock, pcap::Transport::Udp).unwrap();
+    pcap::write(&place.path("clock.pcap"), &clock, pcap::Protocols::UDP).unwrap();
     clock.iter_mut().for_each(|row| row.label = None);
     table(&place.path("bare.parquet"), &clock);
     clock.iter_mut().for_each(|row| (row.label, row.split) = (Some("clock".into()), Some(Split::Test)));

@@ -146,7 +146,8 @@ fn run(session: &mut dyn Session, vocabulary: &Vocabulary, sampling: &Sampling, 
     let mut tokens = vec![vocabulary.bof; slots.len()];
     session.begin(slots.len()).unwrap();
     for step in 0..DRAWN as u32 {
-        let draws: Vec<Draw> = slots.iter().map(|&slot| Draw { flow: slot as u64, step, may_end: false }).collect();
+        let draw = |&slot: &usize| Some(Draw { flow: slot as u64, step, may_end: false });
+        let draws: Vec<Option<Draw>> = slots.iter().map(draw).collect();
         session.draw(slots, &mut tokens, &draws, &mut drawing).unwrap();
     }
 }

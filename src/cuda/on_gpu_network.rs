@@ -152,9 +152,9 @@ fn flows(session: &mut dyn Session, sampling: &Sampling, n: usize, slots: usize)
         let mut tokens: Vec<Token> = alive.iter().map(last).collect();
         let draw = |a: &[usize; 2]| {
             let step = flows[a[1]].len();
-            Draw { flow: sampling.first_flow + a[1] as u64, step: step as u32, may_end: step > 0 }
+            Some(Draw { flow: sampling.first_flow + a[1] as u64, step: step as u32, may_end: step > 0 })
         };
-        let draws: Vec<Draw> = alive.iter().map(draw).collect();
+        let draws: Vec<Option<Draw>> = alive.iter().map(draw).collect();
         session.draw(&in_slots, &mut tokens, &draws, &mut drawing).unwrap();
         let before = std::mem::take(&mut alive);
         for ([slot, flow], token) in before.into_iter().zip(tokens) {

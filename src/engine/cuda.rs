@@ -120,7 +120,13 @@ impl Session for CudaSession {
         self.lane.clear(slot);
     }
 
-    fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], by: &mut Drawing<'_>) -> Result<()> {
+    fn draw(
+        &mut self,
+        slots: &[usize],
+        tokens: &mut [Token],
+        draws: &[Option<Draw>],
+        by: &mut Drawing<'_>,
+    ) -> Result<()> {
         self.lane.draw(slots, tokens, draws, &by.rule())
     }
 

@@ -39,7 +39,7 @@ pub(super) fn draw_from_logits<S: Session + ?Sized>(
     session: &mut S,
     slots: &[usize],
     tokens: &mut [Token],
-    draws: &[Draw],
+    draws: &[Option<Draw>],
     by: &mut Drawing<'_>,
 ) -> Result<()> {
     let n_logits = session.vocab_size();
@@ -53,6 +53,7 @@ pub(super) fn draw_from_logits<S: Session + ?Sized>(
     session.step(slots, tokens, &mut by.logits)?;
     let seed = by.sampling.seed;
     for ((token, draw), logits) in tokens.iter_mut().zip(draws).zip(by.logits.chunks_exact(n_logits)) {
+        let Some(draw) = draw else { continue };
         let u = uniform(seed, draw.flow, u64::from(draw.step));
         *token = by.sampler.draw(logits, draw.may_end, u)?;
     }

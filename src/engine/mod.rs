@@ -105,9 +105,23 @@ pub trait Session: Send {
     /// to row `i` of `logits`, row-major `[slots.len(), vocab_size]`.
     fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()>;
 
-    /// As [`Self::step`], and draws the next tokens: `tokens[i]` becomes the one drawn by `draws[i]`.
-    fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], by: &mut Drawing<'_>) -> Result<()> {
+    /// As [`Self::step`], and draws the next tokens: `tokens[i]` becomes the one drawn by `draws[i]`. Without a draw it is
+    /// left as it was, as what comes after it is known already.
+    fn draw(
+        &mut self,
+        slots: &[usize],
+        tokens: &mut [Token],
+        draws: &[Option<Draw>],
+        by: &mut Drawing<'_>,
+    ) -> Result<()> {
         draw::draw_from_logits(self, slots, tokens, draws, by)
+    }
+
+    /// Appends the tokens of row `i` of `begun` to the flow in slot `slots[i]` (each slot at most once), all at once. Later
+    /// steps go on as if each token had been stepped. An engine that can only step does nothing and says so by `false`.
+    fn prefill(&mut self, slots: &[usize], begun: Ragged<'_, Token>) -> Result<bool> {
+        let _ = (slots, begun);
+        Ok(false)
     }
 
     /// Empties a slot: the next token given to it is the first of a new flow.

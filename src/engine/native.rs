@@ -159,14 +159,13 @@ impl Session for NativeSession {
 
     fn step(&mut self, slots: &[usize], tokens: &[Token], logits: &mut [f32]) -> Result<()> {
         self.check_step(slots, tokens, logits)?;
-        let network = &self.engine.network;
-        let v = network.config().vocab_size;
+        let v = self.vocab_size();
         if slots.is_empty() {
             return Ok(());
         }
 
-        self.taken.clear();
-        self.taken.extend(slots.iter().map(|&slot| std::mem::take(&mut self.slots[slot])));
+        self.take(slots);
+        let network = &self.engine.network;
         match &self.pool {
             Some(pool) if slots.len() > 1 => pool.scope(|scope| {
                 let per_thread = slots.len().div_ceil(self.threads.len());
@@ -179,9 +178,7 @@ impl Session for NativeSession {
             }),
             _ => self.threads[0].decoder.step(network, &mut self.taken, tokens, logits),
         }
-        for (&slot, taken) in slots.iter().zip(self.taken.drain(..)) {
-            self.slots[slot] = taken;
-        }
+        self.put_back(slots);
         Ok(())
     }
 
@@ -189,6 +186,34 @@ impl Session for NativeSession {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.len = 0;
         }
+    }
+
+    fn prefill(&mut self, slots: &[usize], begun: Ragged<'_, Token>) -> Result<bool> {
+        let network = &self.engine.network;
+        if slots.len() != begun.len() {
+            let (n, rows) = (slots.len(), begun.len());
+            return Err(Error::invalid(format!("{n} slots are to take {rows} rows of tokens")));
+        }
+        check_sequences(network.config(), begun)?;
+        self.check_slots(slots, |row| begun.row(row).len())?;
+
+        self.take(slots);
+        let (network, threads) = (&self.engine.network, self.engine.threads);
+        match &self.pool {
+            Some(pool) => pool.scope(|scope| {
+                let mut rest = &mut self.taken[..];
+                let mut begin = 0;
+                for (i, thread) in self.threads.iter_mut().enumerate() {
+                    let rows = begin..share_end(begun, i, threads);
+                    let (mine, tail) = std::mem::take(&mut rest).split_at_mut(rows.len());
+                    (rest, begin) = (tail, rows.end);
+                    scope.spawn(move |_| thread.decoder.prefill(network, mine, begun, rows));
+                }
+            }),
+            None => self.threads[0].decoder.prefill(network, &mut self.taken, begun, 0..slots.len()),
+        }
+        self.put_back(slots);
+        Ok(true)
     }
 
     fn read(&mut self, sequences: Ragged<'_, Token>, value: &Value<'_>, out: &mut [f32]) -> Result<()> {
@@ -226,8 +251,17 @@ impl NativeSession {
                 logits.len()
             )));
         }
+        if let Some(i) = tokens.iter().position(|&token| token as usize >= v) {
+            return Err(Error::invalid(format!("row {i}: token {} is above {}", tokens[i], v - 1)));
+        }
+        self.check_slots(slots, |_| 1)
+    }
+
+    /// Checks that each of `slots` is there, once, and has room for as many tokens as `more` says of its row.
+    fn check_slots(&mut self, slots: &[usize], more: impl Fn(usize) -> usize) -> Result<()> {
+        let most = self.engine.network.config().n_positions;
         self.stamp += 1;
-        for (i, (&slot, &token)) in slots.iter().zip(tokens).enumerate() {
+        for (i, &slot) in slots.iter().enumerate() {
             let Some(flow) = self.slots.get(slot) else {
                 let n = self.slots.len();
                 return Err(Error::invalid(format!("row {i}: slot {slot} is not one of the {n} begun")));
@@ -236,15 +270,29 @@ impl NativeSession {
                 return Err(Error::invalid(format!("row {i}: slot {slot} is named twice in one step")));
             }
             self.stamps[slot] = self.stamp;
-            if flow.len == config.n_positions {
-                let most = config.n_positions;
+            if flow.len == most {
                 return Err(Error::invalid(format!("row {i}: the flow in slot {slot} has all its {most} tokens")));
             }
-            if token as usize >= v {
-                return Err(Error::invalid(format!("row {i}: token {token} is above {}", v - 1)));
+            if more(i) > most - flow.len {
+                let (n, len) = (more(i), flow.len);
+                return Err(Error::invalid(format!(
+                    "row {i}: {n} tokens more for the flow in slot {slot}, which has {len} and may have {most}"
+                )));
             }
         }
         Ok(())
+    }
+
+    /// Gathers these slots, in this order, until [`Self::put_back`].
+    fn take(&mut self, slots: &[usize]) {
+        self.taken.clear();
+        self.taken.extend(slots.iter().map(|&slot| std::mem::take(&mut self.slots[slot])));
+    }
+
+    fn put_back(&mut self, slots: &[usize]) {
+        for (&slot, taken) in slots.iter().zip(self.taken.drain(..)) {
+            self.slots[slot] = taken;
+        }
     }
 }
 

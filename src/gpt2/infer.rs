@@ -99,35 +99,33 @@ impl Lane {
         let heads = heads(network.config());
         let offsets = batch.offsets();
         let (mut scratch, mut positions) = (std::mem::take(&mut self.heads), std::mem::take(&mut self.positions));
-        let mut begin = rows.start;
-        while begin < rows.end {
-            let base = offsets[begin] as usize;
-            let fits = |end: &usize| offsets[*end] as usize - base <= BATCH_ROWS;
-            let end = (begin + 1..=rows.end).rev().find(fits).unwrap_or(begin + 1);
+        for part in parts(offsets, rows) {
+            let base = offsets[part.start] as usize;
             let span = |i: usize| offsets[i] as usize - base..offsets[i + 1] as usize - base;
-            let tokens = &batch.values()[base..offsets[end] as usize];
+            let tokens = &batch.values()[base..offsets[part.end] as usize];
             positions.clear();
-            positions.extend((begin..end).flat_map(|i| 0..span(i).len()));
+            positions.extend(part.clone().flat_map(|i| 0..span(i).len()));
             let hidden = self.run(network, tokens, &positions, |_, qkv, out| {
-                for at in (begin..end).map(span) {
+                for at in part.clone().map(span) {
                     let (one, three) = (at.start * d..at.end * d, at.start * 3 * d..at.end * 3 * d);
                     attention(heads, &qkv[three], &mut out[one], &mut [], None, &mut scratch);
                 }
+                true
             });
-            done(begin..end, hidden);
-            begin = end;
+            done(part, hidden);
         }
         (self.heads, self.positions) = (scratch, positions);
     }
 
     /// Runs the network over rows of checked tokens at the given positions and returns their hidden states after the
-    /// final layer norm. `attend` computes a layer's attention, from `[rows, 3d]` to `[rows, d]`.
+    /// final layer norm. `attend` computes a layer's attention, from `[rows, 3d]` to `[rows, d]`, and says whether to go on:
+    /// where only keys and values are wanted, those of the last layer are the end.
     pub fn run(
         &mut self,
         network: &Network,
         tokens: &[Token],
         positions: &[usize],
-        mut attend: impl FnMut(usize, &[f32], &mut [f32]),
+        mut attend: impl FnMut(usize, &[f32], &mut [f32]) -> bool,
     ) -> &[f32] {
         let (n, d) = (tokens.len(), network.config().n_embd);
         let weights = network.weights();
@@ -146,7 +144,9 @@ impl Lane {
         for layer in 0..network.config().n_layer {
             let w = network.block(layer);
             w.qkv.multiply(n, (h, d), (qkv, 3 * d), End::Store, rounded);
-            attend(layer, qkv, att);
+            if !attend(layer, qkv, att) {
+                break;
+            }
             w.attn_proj.multiply(n, (att, d), (x, d), End::Add, rounded);
             norm(BlockWeights::new(weights, layer).ln2, x, h, stats);
             w.fc.multiply(n, (h, d), (g, wide), End::Gelu, rounded);
@@ -155,6 +155,18 @@ impl Lane {
         }
         h
     }
+}
+
+/// Cuts rows of a batch, whose offsets these are, into parts of at most [`BATCH_ROWS`] tokens, or of one row.
+pub(super) fn parts(offsets: &[u64], rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut begin = rows.start;
+    std::iter::from_fn(move || {
+        let part = begin..rows.end;
+        let (first, ends) = (offsets[part.start], &offsets[part.start + 1..=part.end]);
+        let fits = ends.partition_point(|&end| end - first <= BATCH_ROWS as u64);
+        begin += fits.max(1);
+        (!part.is_empty()).then_some(part.start..begin)
+    })
 }
 
 /// The mean of rows as wide as `out`.

@@ -111,75 +111,122 @@ pub(super) fn rows_outer<S: Simd>(
     }
 }
 
-/// `c[b][..] = sum over l < a.len() of a[l] blocks[b][l][..]`: the products of one row with columns that lie in blocks
-/// `[a.len(), LANES]`, so that any number of columns is one piece of memory. `c` is `[blocks, LANES]`. `ahead`, at least
-/// as long as `blocks`, is what will be read next, and is asked for meanwhile.
+/// `c[..LANES] = sum over l < a.len() of a[l] block[l][..LANES]`, where the rows of `block` are of [`LANES`] values. `ahead`,
+/// at least as long as `block`, is what will be read later, and is asked for meanwhile.
 #[inline(always)]
-pub(super) fn block_products<S: Simd>(simd: S, a: &[f32], blocks: &[f32], ahead: &[f32], c: &mut [f32]) {
-    let size = a.len() * LANES;
-    for ((block, ahead), c) in blocks.chunks_exact(size).zip(ahead.chunks_exact(size)).zip(c.chunks_exact_mut(LANES)) {
-        let (rows, ahead) = (block.as_chunks::<LANES>().0, ahead.as_chunks::<LANES>().0);
-        for j in (0..LANES).step_by(S::F32_LANES) {
-            // Four sums at a time, as a chain of one would wait for every addition.
-            let mut sums = [simd.splat_f32s(0.0); 4];
-            for (l, ((x, row), ahead)) in a.iter().zip(rows).zip(ahead).enumerate() {
-                if j == 0 {
-                    prefetch(ahead);
-                }
-                let columns = S::as_simd_f32s(&row[j..j + S::F32_LANES]).0[0];
-                sums[l % 4] = simd.mul_add_e_f32s(simd.splat_f32s(*x), columns, sums[l % 4]);
+pub(super) fn block_product<S: Simd>(simd: S, a: &[f32], block: &[f32], ahead: &[f32], c: &mut [f32]) {
+    let (a, a_rest) = a.as_chunks::<4>();
+    let (rows, rows_rest) = block.as_chunks::<LANES>().0.split_at(4 * a.len());
+    let (rows, ahead) = (rows.as_chunks::<4>().0, ahead.as_chunks::<LANES>().0.as_chunks::<4>().0);
+    for j in (0..LANES).step_by(S::F32_LANES) {
+        // Four sums at a time, as a chain of one would wait for every addition.
+        let mut sums = [simd.splat_f32s(0.0); 4];
+        for ((a, rows), ahead) in a.iter().zip(rows).zip(ahead) {
+            for l in 0..4 {
+                prefetch(&ahead[l][j]);
+                sums[l] = simd.mul_add_e_f32s(simd.splat_f32s(a[l]), lanes::<S>(&rows[l], j), sums[l]);
             }
-            let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
-            S::as_mut_simd_f32s(&mut c[j..j + S::F32_LANES]).0[0] = sum;
         }
+        for (a, row) in a_rest.iter().zip(rows_rest) {
+            sums[0] = simd.mul_add_e_f32s(simd.splat_f32s(*a), lanes::<S>(row, j), sums[0]);
+        }
+        let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
+        S::as_mut_simd_f32s(&mut c[j..j + S::F32_LANES]).0[0] = sum;
     }
 }
 
-/// `c[..n] = sum over l < a.len() of a[l] b[l][..n]`: [`rows_product`] of one row over a long sum. `n` is the stride of
-/// `b` and a multiple of `LANES`. `ahead`, at least as long as what is read of `b`, is what will be read next, and is
-/// asked for meanwhile.
+/// `c[h][..] = sum over l of a[h][l] b[l][h][..]`: of each head its own sum of rows, all heads in one pass over `b`
+/// `[n, heads, width]`. The factors of a head are a row of `a`, of `a_stride` values; `width` is a multiple of [`LANES`].
+/// `next`, at least [`AHEAD`] rows long, is what will be read after `b`, and is asked for meanwhile.
 #[inline(always)]
-pub(super) fn weighted_sum<S: Simd>(simd: S, a: &[f32], b: &[f32], ahead: &[f32], n: usize, c: &mut [f32]) {
-    let mut j = 0;
-    while j + 2 * S::F32_LANES <= n {
-        weighted_sum_at::<S, 2>(simd, a, b, ahead, n, j, c);
-        j += 2 * S::F32_LANES;
-    }
-    while j < n {
-        weighted_sum_at::<S, 1>(simd, a, b, ahead, n, j, c);
-        j += S::F32_LANES;
-    }
-}
-
-/// `G` registers of [`weighted_sum`], from column `j` on. Four sums each at a time, as a chain of one would wait for
-/// every addition.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)]
-fn weighted_sum_at<S: Simd, const G: usize>(
+pub(super) fn weighted_sums<S: Simd>(
     simd: S,
     a: &[f32],
+    a_stride: usize,
     b: &[f32],
-    ahead: &[f32],
-    n: usize,
-    j: usize,
+    next: &[f32],
+    width: usize,
     c: &mut [f32],
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); G]; 4];
-    for (l, ((x, row), ahead)) in a.iter().zip(b.chunks_exact(n)).zip(ahead.chunks_exact(n)).enumerate() {
-        let factor = simd.splat_f32s(*x);
-        let columns = S::as_simd_f32s(&row[j..j + G * S::F32_LANES]).0;
-        for g in 0..G {
-            if (j + g * S::F32_LANES).is_multiple_of(LANES) {
-                prefetch(&ahead[j + g * S::F32_LANES]);
+    let sums = Weighted { a, a_stride, b, next, width };
+    match width / S::F32_LANES {
+        1 => sums.heads::<S, 8, 1>(simd, c),
+        2 => sums.heads::<S, 4, 2>(simd, c),
+        4 => sums.heads::<S, 2, 4>(simd, c),
+        8 => sums.heads::<S, 1, 8>(simd, c),
+        _ => {
+            for j in (0..c.len()).step_by(S::F32_LANES) {
+                sums.at::<S, 1, 1>(simd, j, c);
             }
-            sums[l % 4][g] = simd.mul_add_e_f32s(factor, columns[g], sums[l % 4][g]);
         }
     }
-    for g in 0..G {
-        let sum = simd.add_f32s(simd.add_f32s(sums[0][g], sums[1][g]), simd.add_f32s(sums[2][g], sums[3][g]));
-        let from = j + g * S::F32_LANES;
-        S::as_mut_simd_f32s(&mut c[from..from + S::F32_LANES]).0[0] = sum;
+}
+
+/// The factors of [`weighted_sums`].
+#[derive(Clone, Copy)]
+struct Weighted<'a> {
+    a: &'a [f32],
+    a_stride: usize,
+    b: &'a [f32],
+    next: &'a [f32],
+    width: usize,
+}
+
+/// How many rows ahead [`weighted_sums`] asks for.
+pub(super) const AHEAD: usize = LANES;
+
+impl Weighted<'_> {
+    /// All columns, those of `H` heads of `R` registers at a time.
+    #[inline(always)]
+    fn heads<S: Simd, const H: usize, const R: usize>(self, simd: S, c: &mut [f32]) {
+        let mut j = 0;
+        while j + H * self.width <= c.len() {
+            self.at::<S, H, R>(simd, j, c);
+            j += H * self.width;
+        }
+        while j < c.len() {
+            self.at::<S, 1, R>(simd, j, c);
+            j += self.width;
+        }
     }
+
+    /// Columns from column `j` on: `R` registers of each of `H` heads, whole heads if those are several.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    fn at<S: Simd, const H: usize, const R: usize>(self, simd: S, j: usize, c: &mut [f32]) {
+        let row = c.len();
+        let n = self.b.len() / row;
+        let factors: [&[f32]; H] = std::array::from_fn(
+            #[inline(always)]
+            |h| &self.a[(j / self.width + h) * self.a_stride..][..n],
+        );
+        let mut sums = [[simd.splat_f32s(0.0); R]; H];
+        let middle = n.saturating_sub(AHEAD);
+        for (rows, ahead) in [(0..middle, &self.b[(n - middle) * row..]), (middle..n, self.next)] {
+            let values = self.b[rows.start * row..].chunks_exact(row);
+            for ((l, values), ahead) in rows.zip(values).zip(ahead.chunks_exact(row)) {
+                let (columns, _) = S::as_simd_f32s(&values[j..][..H * R * S::F32_LANES]);
+                let ahead = &ahead[j..][..H * R * S::F32_LANES];
+                for h in 0..H {
+                    let factor = simd.splat_f32s(factors[h][l]);
+                    for r in 0..R {
+                        prefetch(&ahead[(h * R + r) * S::F32_LANES]);
+                        sums[h][r] = simd.mul_add_e_f32s(factor, columns[h * R + r], sums[h][r]);
+                    }
+                }
+            }
+        }
+        let (out, _) = S::as_mut_simd_f32s(&mut c[j..][..H * R * S::F32_LANES]);
+        for h in 0..H {
+            out[h * R..(h + 1) * R].copy_from_slice(&sums[h]);
+        }
+    }
+}
+
+/// One register of a row of lanes, from column `j` on.
+#[inline(always)]
+fn lanes<S: Simd>(row: &[f32; LANES], j: usize) -> S::f32s {
+    S::as_simd_f32s(&row[j..j + S::F32_LANES]).0[0]
 }
 
 /// One register of row `l` of `b`, from column `j` on.
@@ -200,7 +247,7 @@ mod tests {
         b: &'a [f32],
         c: &'a mut [f32],
         outer: &'a mut [f32],
-        one: &'a mut [f32],
+        sums: &'a mut [f32],
         blocks: &'a [f32],
         columns: &'a mut [f32],
     }
@@ -209,11 +256,13 @@ mod tests {
         type Output = ();
 
         fn with_simd<S: Simd>(self, simd: S) {
-            let Both { k, n, a, b, c, outer, one, blocks, columns } = self;
+            let Both { k, n, a, b, c, outer, sums, blocks, columns } = self;
             rows_product::<S, ROWS>(simd, a, k, b, n, k, n, c, n);
             rows_outer(simd, a, k, c, n, k, n, outer, n);
-            weighted_sum(simd, &a[..k], b, b, n, one);
-            block_products(simd, &a[..k], blocks, blocks, columns);
+            weighted_sums(simd, a, k, b, &[0.0; AHEAD * 3 * LANES], LANES, sums);
+            for (block, c) in blocks.chunks_exact(k * LANES).zip(columns.chunks_exact_mut(LANES)) {
+                block_product(simd, &a[..k], block, block, c);
+            }
         }
     }
 
@@ -224,7 +273,7 @@ mod tests {
         let b: Vec<f32> = (0..k * n).map(|i| (i % 11) as f32 - 5.0).collect();
         let blocks: Vec<f32> = (0..n_blocks * k * LANES).map(|i| (i % 13) as f32 - 6.0).collect();
         for scalar in [false, true] {
-            let (mut c, mut outer, mut one) = (vec![9.0; ROWS * n], vec![1.0; k * n], vec![9.0; n]);
+            let (mut c, mut outer, mut sums) = (vec![9.0; ROWS * n], vec![1.0; k * n], vec![9.0; n]);
             let mut columns = vec![9.0; n_blocks * LANES];
             let both = Both {
                 k,
@@ -233,7 +282,7 @@ mod tests {
                 b: &b,
                 c: &mut c,
                 outer: &mut outer,
-                one: &mut one,
+                sums: &mut sums,
                 blocks: &blocks,
                 columns: &mut columns,
             };
@@ -247,7 +296,10 @@ mod tests {
                     assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
                 }
             }
-            assert_eq!(one, c[..n]);
+            // Three heads as wide as a group of lanes, of which each has a row of factors of its own.
+            for (j, sum) in sums.iter().enumerate() {
+                assert_eq!(*sum, c[j / LANES * n + j]);
+            }
             for (i, column) in columns.iter().enumerate() {
                 let (block, lane) = (i / LANES, i % LANES);
                 let expected = (0..k).map(|l| a[l] * blocks[(block * k + l) * LANES + lane]).sum::<f32>();

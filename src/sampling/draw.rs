@@ -64,10 +64,11 @@ impl Sampler {
     /// tokens come, and `EOF` if `may_end`. Fails if a logit of those is not a number, or none is finite.
     pub fn draw(&mut self, logits: &[f32], may_end: bool, u: f64) -> Result<Token> {
         let n = self.n_packet_tokens;
-        self.values.clear();
-        self.values.extend_from_slice(&logits[..n]);
-        self.values.push(if may_end { logits[self.eof] } else { f32::NEG_INFINITY });
         self.values.resize((n + 1).next_multiple_of(BLOCK), f32::NEG_INFINITY);
+        self.values[..n].copy_from_slice(&logits[..n]);
+        self.values[n] = if may_end { logits[self.eof] } else { f32::NEG_INFINITY };
+        // What filled the last block before may have become a weight.
+        self.values[n + 1..].fill(f32::NEG_INFINITY);
         for &candidate in &self.banned {
             self.values[candidate] = f32::NEG_INFINITY;
         }
@@ -82,6 +83,7 @@ impl Sampler {
             if self.top_k > 0 && self.top_k <= n {
                 vectorised!(keep_likeliest(&mut self.values, self.top_k));
             }
+            self.sums.resize(self.values.len() / BLOCK, 0.0);
             let factor = self.temperature.recip().min(f32::MAX);
             vectorised!(weigh(&mut self.values, top, factor, &mut self.sums));
             if self.top_p < 1.0 {
@@ -180,18 +182,19 @@ fn keep_likeliest(values: &mut [f32], k: usize) {
 
 /// Turns logits into weights, `e^((x - top) factor)`, and sums each block of them.
 #[inline(always)]
-fn weigh(values: &mut [f32], top: f32, factor: f32, sums: &mut Vec<f32>) {
-    sums.clear();
-    for x in values.iter_mut() {
-        let y = (*x - top) * factor;
-        *x = if y < LEAST { 0.0 } else { exp(y) };
+fn weigh(values: &mut [f32], top: f32, factor: f32, sums: &mut [f32]) {
+    for (block, total) in values.as_chunks_mut::<BLOCK>().0.iter_mut().zip(sums) {
+        for x in block.iter_mut() {
+            let y = (*x - top) * factor;
+            *x = if y < LEAST { 0.0 } else { exp(y) };
+        }
+        *total = sum(block);
     }
-    sums.extend(values.as_chunks::<BLOCK>().0.iter().map(|block| sum(block)));
 }
 
 /// Makes all weights 0 but the largest that together reach `share` of all; of equal ones the first stay.
 #[inline(always)]
-fn keep_mass(weights: &mut [f32], share: f32, sums: &mut Vec<f32>) {
+fn keep_mass(weights: &mut [f32], share: f32, sums: &mut [f32]) {
     let enough = f64::from(share) * f64::from(mass(weights, 0.0));
     let of = |bits: i32| f32::from_bits(bits as u32);
     let bits = bisect(
@@ -211,8 +214,9 @@ fn keep_mass(weights: &mut [f32], share: f32, sums: &mut Vec<f32>) {
         }
         reached += f64::from(*w);
     }
-    sums.clear();
-    sums.extend(weights.as_chunks::<BLOCK>().0.iter().map(|block| sum(block)));
+    for (block, total) in weights.as_chunks::<BLOCK>().0.iter().zip(sums) {
+        *total = sum(block);
+    }
 }
 
 /// The candidate at share `u` of the sum of all weights, laid one after another.

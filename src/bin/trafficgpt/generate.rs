@@ -9,7 +9,7 @@ use trafficgpt::packet::{Packet, Rows};
 use trafficgpt::sampling::{Decode, Sampling};
 use trafficgpt::train::interrupt::Interrupt;
 use trafficgpt::train::progress::Progress;
-use trafficgpt::train::table::pcap::{self, Capture, Transport};
+use trafficgpt::train::table::pcap::{self, Capture, Ip, Protocols, Transport};
 use trafficgpt::train::table::{Row, Table, Writer};
 use trafficgpt::worker::Worker;
 use trafficgpt::{Error, Kind, Result};
@@ -26,13 +26,16 @@ const MAX_PCAP_FLOWS: u64 = 1 << 22;
   trafficgpt generate model.tgpt --class dns -n 500 -o dns.parquet
   trafficgpt generate model.tgpt --class dns -n 500 --seed 7 -o dns.pcap
   trafficgpt generate model.tgpt --class tls --poisson 200 --duration 60 -o minute.pcap
+  trafficgpt generate model.tgpt --class tls -n 500 --ip mixed -o both.pcap
   trafficgpt generate model.tgpt --class any -n 1000 --temperature 0.8 --top-p 0.95 -o any.jsonl
   trafficgpt generate model.tgpt --class tls --continue real.parquet --keep 5 -o continued.parquet
 
-A .pcap holds TCP or UDP packets over IPv4 and Ethernet with nanosecond times, from addresses reserved for \
+A .pcap holds TCP or UDP packets over IP and Ethernet with nanosecond times, from addresses reserved for \
 documentation, each flow with a 5-tuple of its own. Where more than half of a class's flows begin like TCP connections, all \
 are TCP, with flags, sequence numbers and a teardown that fit their sizes; others are UDP, or what --transport says. A UDP packet has at \
-least 28 bytes, one of TCP 40, both at most 65535; sizes beyond are brought to the nearer bound, and their number is told. \
+least 28 bytes, one of TCP 40, both at most 65535; sizes beyond are brought to the nearer bound, and their number is told. Over IPv6 \
+the least are 48 and 60: with `--ip 6`, which makes every flow one of IPv6, smaller packets grow to that; `--ip mixed` leaves \
+flows with such packets to IPv4, and of the others makes every second one IPv6. \
 `trafficgpt meter` turns the capture back into the same flows, but for those that begin with a packet of the server (the \
 meter takes whoever sends first for the client) or pause for longer than its idle timeout.
 
@@ -61,6 +64,9 @@ pub struct Args {
     /// What carries the packets of a .pcap: tcp, udp, or auto, which looks at how flows begin. Default: auto.
     #[arg(long, value_name = "NAME", value_parser = ["auto", "tcp", "udp"])]
     transport: Option<String>,
+    /// What carries those: 4, 6, or mixed, which is IPv6 for every second flow whose packets are large enough. Default: 4.
+    #[arg(long, value_name = "VERSION", value_parser = ["4", "6", "mixed"])]
+    ip: Option<String>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -130,7 +136,7 @@ pub fn run(args: Args) -> Outcome {
     let interrupt = Interrupt::on_signals()?;
     let begun = args.begun.as_deref().map(|path| Begun::read(path, args.keep)).transpose()?;
     let (mut arrivals, n_flows) = args.arrivals.plan(args.seed, begun.as_ref().map(|b| b.rows.len() as u64))?;
-    let mut sink = Sink::create(&args.output, args.transport.as_deref(), n_flows)?;
+    let mut sink = Sink::create(&args.output, args.transport.as_deref(), args.ip.as_deref(), n_flows)?;
     let generator = Generator::open(&args.engine.context()?, &args.bundle)?;
     let class = named_class(&generator, args.class.as_deref())?;
     let mut sampling = args.sampling.sampling(&generator, args.seed, class)?;
@@ -233,6 +239,12 @@ impl Begun {
 /// Says what became of `n` flows in a capture.
 fn tell(changes: &pcap::Changes, n: u64, progress: &mut Progress) {
     progress.line(&format!("{} flows are TCP, {} UDP", changes.tcp, n - changes.tcp));
+    if changes.v6 > 0 || changes.too_small > 0 {
+        progress.line(&format!("{} flows are IPv6, {} IPv4", changes.v6, n - changes.v6));
+    }
+    if changes.too_small > 0 {
+        progress.line(&format!("{} of these have packets too small for IPv6", changes.too_small));
+    }
     if changes.clamped > 0 {
         let most = pcap::MAX_SIZE;
         progress.line(&format!("{} packets were brought to the size of their headers or to {most}", changes.clamped));
@@ -278,11 +290,12 @@ enum Sink {
 
 impl Sink {
     /// Opens what will be `path`, so that a place that cannot be written is told before any work.
-    fn create(path: &Path, transport: Option<&str>, n: u64) -> Result<Self> {
+    fn create(path: &Path, transport: Option<&str>, ip: Option<&str>, n: u64) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str());
-        if transport.is_some() && extension != Some("pcap") {
+        let for_captures = [("--transport", transport), ("--ip", ip)];
+        if let Some((option, _)) = for_captures.iter().find(|(_, value)| value.is_some() && extension != Some("pcap")) {
             let path = path.display();
-            return Err(Error::invalid(format!("{path}: --transport is for captures, whose name ends in .pcap")));
+            return Err(Error::invalid(format!("{path}: {option} is for captures, whose name ends in .pcap")));
         }
         match extension {
             Some("pcap") => {}
@@ -304,7 +317,12 @@ impl Sink {
             Some("udp") => Transport::Udp,
             _ => Transport::Auto,
         };
-        Capture::create(path, transport).map(Self::Pcap)
+        let ip = match ip {
+            Some("6") => Ip::V6,
+            Some("mixed") => Ip::Mixed,
+            _ => Ip::V4,
+        };
+        Capture::create(path, Protocols { transport, ip }).map(Self::Pcap)
     }
 
     fn push(&mut self, row: Row) -> Result<()> {

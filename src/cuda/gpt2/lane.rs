@@ -201,8 +201,15 @@ impl Lane {
         })
     }
 
-    /// As [`Self::step`], and draws the next tokens by the rule of [`crate::sampling`]: `tokens` become those drawn.
-    pub fn draw(&mut self, slots: &[usize], tokens: &mut [Token], draws: &[Draw], rule: &Rule<'_>) -> Result<()> {
+    /// As [`Self::step`], and draws the next tokens by the rule of [`crate::sampling`]: `tokens` become those drawn, and
+    /// stay where there is no draw.
+    pub fn draw(
+        &mut self,
+        slots: &[usize],
+        tokens: &mut [Token],
+        draws: &[Option<Draw>],
+        rule: &Rule<'_>,
+    ) -> Result<()> {
         let v = self.network.config().vocab_size;
         let vocabulary = rule.vocabulary;
         let words = (vocabulary.n_packet_tokens as usize + 1).div_ceil(32);
@@ -214,7 +221,7 @@ impl Lane {
                 vocabulary.len()
             )));
         }
-        let given = tokens.to_vec();
+        let (given, mut host) = (tokens.to_vec(), Vec::new());
         self.steps(slots, &given, draws, rule.banned, |lane, space, rows, logits| {
             // Attention is done, so that its buffer is free.
             let drawn = &space.attention;
@@ -222,14 +229,20 @@ impl Lane {
             let banned = space.input.at(4 * (INPUT_WORDS * rows.len()));
             let places = [logits.begin(), banned, space.input.begin(), drawn.begin()];
             lane.network.kernels().sample(&lane.device, rows.len(), v, rule, places)?;
-            drawn.read(&lane.device, &mut tokens[rows.clone()], "tokens")?;
-            match tokens[rows.clone()].iter().position(|&token| token == NO_TOKEN) {
-                None => Ok(()),
-                Some(i) => Err(Error::format(format!(
-                    "row {}: the network's logits are not finite, so that no token can be drawn",
-                    rows.start + i
-                ))),
+            host.resize(rows.len(), NO_TOKEN);
+            drawn.read(&lane.device, &mut host, "tokens")?;
+            for ((row, &drawn), token) in rows.clone().zip(&host).zip(&mut tokens[rows]) {
+                if draws[row].is_none() {
+                    continue;
+                }
+                if drawn == NO_TOKEN {
+                    return Err(Error::format(format!(
+                        "row {row}: the network's logits are not finite, so that no token can be drawn"
+                    )));
+                }
+                *token = drawn;
             }
+            Ok(())
         })
     }
 
@@ -238,7 +251,7 @@ impl Lane {
         &mut self,
         slots: &[usize],
         tokens: &[Token],
-        draws: &[Draw],
+        draws: &[Option<Draw>],
         banned: &[u32],
         mut done: impl FnMut(&Self, &Workspace, Range<usize>, &Buffer) -> Result<()>,
     ) -> Result<()> {
@@ -257,6 +270,8 @@ impl Lane {
                 let part = begin..begin + rows;
                 self.staging.clear();
                 for draw in draws.get(part.clone()).unwrap_or_default() {
+                    // Where there is none, the kernel draws all the same, and nobody looks.
+                    let draw = draw.unwrap_or(Draw { flow: 0, step: 0, may_end: true });
                     let [low, high] = [draw.flow as u32, (draw.flow >> 32) as u32];
                     self.staging.extend([low, high, draw.step, u32::from(draw.may_end)]);
                 }

@@ -1,9 +1,9 @@
-//! Flows as a capture: UDP or TCP over IPv4 over Ethernet, nanosecond pcap, to be replayed or metered again.
+//! Flows as a capture: UDP or TCP over IPv4 or IPv6 over Ethernet, nanosecond pcap, to be replayed or metered again.
 //!
-//! Flow `i` has a 5-tuple of its own, of addresses that are reserved for documentation (RFC 5737), and begins at its
-//! `start_ns`, or `i` milliseconds after 2024-01-01. Payloads are zeros; lengths, checksums and times are true, and so
-//! are the flags, numbers and options of TCP. A packet has as many bytes as its headers at least and 65,535 at most:
-//! sizes beyond are brought to the nearer bound and counted.
+//! Flow `i` has a 5-tuple of its own, of addresses that are reserved for documentation (RFC 5737, RFC 3849), and begins at
+//! its `start_ns`, or `i` milliseconds after 2024-01-01. Payloads are zeros; lengths, checksums and times are true, and so
+//! are the flags, numbers and options of TCP. A packet's size is that of IP, header included, whichever IP that is. It has
+//! as many bytes as its headers at least and 65,535 at most: sizes beyond are brought to the nearer bound and counted.
 //!
 //! Metering gives the flows back, sizes exactly and times to the nanosecond, unless a flow begins with a packet of the
 //! server (who sends first *is* the client to a meter) or pauses for longer than the meter's idle timeout.
@@ -17,14 +17,13 @@ use crate::train::atomic::AtomicFile;
 use etherparse::PacketBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use tcp::Connection;
 
-/// Headers of IPv4 and UDP: the smallest packet.
-const MIN_UDP: u32 = 20 + 8;
+/// Bytes of a UDP header.
+const UDP_HEADER: u32 = 8;
 
-/// The largest total length an IPv4 header can state.
+/// The largest total length an IPv4 header can state, and what is kept to with IPv6, too.
 pub const MAX_SIZE: u32 = 65_535;
 
 /// When flows begin that have no time of their own: 2024-01-01T00:00:00Z, in nanoseconds since 1970.
@@ -36,10 +35,17 @@ const SPACING_NS: u64 = 1_000_000;
 /// The discard service: a port that no dissector takes for a protocol.
 const SERVER_PORT: u16 = 9;
 
+/// How many routers a packet may still pass.
+const HOPS: u8 = 64;
+
 /// First client port and their number: the dynamic ports of RFC 6335.
 const CLIENT_PORTS: (u16, usize) = (49_152, 16_384);
 
-/// Addresses of one documentation network that hosts can have.
+/// Networks of clients and of servers: 192.0.2.0/24 and 198.51.100.0/24, 2001:db8:0:1::/64 and 2001:db8:0:2::/64.
+const V4_NETWORKS: [[u8; 3]; 2] = [[192, 0, 2], [198, 51, 100]];
+const V6_NETWORKS: [u8; 2] = [1, 2];
+
+/// Addresses of one of these that hosts have.
 const HOSTS: usize = 254;
 
 /// Most flows with 5-tuples of their own.
@@ -58,6 +64,32 @@ pub enum Transport {
     Udp,
 }
 
+/// Which IP carries the packets of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ip {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6. Its header has 20 bytes more, so that some packets are too small for it: see [`Changes::clamped`].
+    V6,
+    /// IPv6 for every second flow, but for those with a packet that is too small for it; IPv4 for others.
+    Mixed,
+}
+
+/// What a capture is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocols {
+    /// Below the payload.
+    pub transport: Transport,
+    /// Below that.
+    pub ip: Ip,
+}
+
+impl Protocols {
+    /// UDP over IPv4.
+    pub const UDP: Self = Self { transport: Transport::Udp, ip: Ip::V4 };
+}
+
 /// What had to be changed to make a capture of flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -67,6 +99,28 @@ pub struct Changes {
     pub server_first: u64,
     /// Flows that are TCP; the others are UDP.
     pub tcp: u64,
+    /// Flows that are over IPv6; the others are over IPv4.
+    pub v6: u64,
+    /// Flows that are over IPv4 because a packet of theirs is smaller than the headers over IPv6.
+    pub too_small: u64,
+}
+
+/// Of a flow: whether it is over IPv6, and its connection if it is TCP.
+struct Carrier {
+    v6: bool,
+    connection: Option<Connection>,
+}
+
+impl Carrier {
+    /// Bytes of the headers without options: of the smallest packet.
+    fn headers(&self) -> u32 {
+        ip_header(self.v6) + if self.connection.is_some() { tcp::HEADER } else { UDP_HEADER }
+    }
+}
+
+/// Bytes of an IP header without options.
+fn ip_header(v6: bool) -> u32 {
+    if v6 { 40 } else { 20 }
 }
 
 /// When a packet is sent, and which it is.
@@ -76,14 +130,14 @@ type Event = (u64, u32, u32);
 pub struct Capture {
     path: PathBuf,
     file: AtomicFile,
-    transport: Transport,
+    protocols: Protocols,
     rows: Vec<Row>,
 }
 
 impl Capture {
     /// Begins the file `path`, which appears when [`Self::finish`] succeeds, or not at all.
-    pub fn create(path: &Path, transport: Transport) -> Result<Self> {
-        Ok(Self { path: path.to_path_buf(), file: AtomicFile::create(path)?, transport, rows: Vec::new() })
+    pub fn create(path: &Path, protocols: Protocols) -> Result<Self> {
+        Ok(Self { path: path.to_path_buf(), file: AtomicFile::create(path)?, protocols, rows: Vec::new() })
     }
 
     /// Adds a flow.
@@ -98,35 +152,43 @@ impl Capture {
     /// Writes the packets of all flows in order of time.
     pub fn finish(self) -> Result<Changes> {
         let mut out = BufWriter::new(self.file);
-        let changes = write_packets(&self.path, &self.rows, self.transport, &mut out)?;
+        let changes = write_packets(&self.path, &self.rows, self.protocols, &mut out)?;
         out.into_inner().map_err(|e| Error::io(&self.path, &e.into_error()))?.commit()?;
         Ok(changes)
     }
 }
 
 /// Writes `rows` as a capture; whole or not at all.
-pub fn write(path: &Path, rows: &[Row], transport: Transport) -> Result<Changes> {
-    let mut capture = Capture::create(path, transport)?;
+pub fn write(path: &Path, rows: &[Row], protocols: Protocols) -> Result<Changes> {
+    let mut capture = Capture::create(path, protocols)?;
     rows.iter().try_for_each(|row| capture.push(row.clone()))?;
     capture.finish()
 }
 
-fn write_packets(path: &Path, rows: &[Row], transport: Transport, out: &mut dyn Write) -> Result<Changes> {
+fn write_packets(path: &Path, rows: &[Row], protocols: Protocols, out: &mut dyn Write) -> Result<Changes> {
+    let Protocols { transport, ip } = protocols;
     let mut changes = Changes::default();
-    let (mut events, mut connections) = (Vec::new(), Vec::with_capacity(rows.len()));
-    let connected = connected_labels(rows);
+    let (mut events, mut carriers) = (Vec::new(), Vec::with_capacity(rows.len()));
+    let is_connection = |row: &Row| tcp::is_connection(&row.packets, ip_header(ip != Ip::V4));
+    let connected = connected_labels(rows, is_connection);
     for (row, flow) in rows.iter().zip(0..) {
         events_of(flow, row, &mut events).map_err(|e| e.at(format_args!("flow {flow}")))?;
         let is_tcp = match transport {
             Transport::Auto => match &row.label {
                 Some(label) => connected.contains(label.as_str()),
-                None => tcp::is_connection(&row.packets),
+                None => is_connection(row),
             },
             Transport::Tcp => true,
             Transport::Udp => false,
         };
+        let least = ip_header(true) + if is_tcp { tcp::HEADER } else { UDP_HEADER };
+        let fits = row.packets.iter().all(|packet| packet.size.unsigned_abs() >= least);
+        let wanted = ip == Ip::V6 || (ip == Ip::Mixed && flow % 2 == 1);
+        let v6 = wanted && (fits || ip == Ip::V6);
         changes.tcp += u64::from(is_tcp);
-        connections.push(is_tcp.then(|| Connection::new(flow, &row.packets)));
+        changes.v6 += u64::from(v6);
+        changes.too_small += u64::from(wanted && !v6);
+        carriers.push(Carrier { v6, connection: is_tcp.then(|| Connection::new(flow, &row.packets, ip_header(v6))) });
     }
     // Packets of one flow at one time stay in their order.
     events.sort_unstable();
@@ -134,13 +196,12 @@ fn write_packets(path: &Path, rows: &[Row], transport: Transport, out: &mut dyn 
     out.write_all(&file_header()).map_err(failed)?;
     let mut frame = Vec::new();
     for (ns, flow, index) in events {
-        let (packet, connection) = (rows[flow as usize].packets[index as usize], &mut connections[flow as usize]);
-        let least = if connection.is_some() { tcp::MIN_SIZE } else { MIN_UDP };
-        let length = packet.size.unsigned_abs().clamp(least, MAX_SIZE);
+        let (packet, carrier) = (rows[flow as usize].packets[index as usize], &mut carriers[flow as usize]);
+        let length = packet.size.unsigned_abs().clamp(carrier.headers(), MAX_SIZE);
         changes.clamped += u64::from(length != packet.size.unsigned_abs());
         changes.server_first += u64::from(index == 0 && packet.size < 0);
         let sent = Packet { size: if packet.size < 0 { -(length as i32) } else { length as i32 }, ..packet };
-        frame_of(flow as usize, connection.as_mut(), index as usize, &sent, ns, &mut frame)?;
+        frame_of(flow as usize, carrier, index as usize, &sent, ns, &mut frame)?;
         let header = record_header(ns, frame.len() as u32);
         out.write_all(&header).and_then(|()| out.write_all(&frame)).map_err(failed)?;
     }
@@ -148,12 +209,12 @@ fn write_packets(path: &Path, rows: &[Row], transport: Transport, out: &mut dyn 
 }
 
 /// Labels of which more than half of the flows begin as TCP connections do.
-fn connected_labels(rows: &[Row]) -> BTreeSet<&str> {
+fn connected_labels(rows: &[Row], is_connection: impl Fn(&Row) -> bool) -> BTreeSet<&str> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for row in rows {
         let Some(label) = &row.label else { continue };
         let (connections, all) = counts.entry(label).or_default();
-        *connections += usize::from(tcp::is_connection(&row.packets));
+        *connections += usize::from(is_connection(row));
         *all += 1;
     }
     counts.into_iter().filter(|(_, (connections, all))| 2 * connections > *all).map(|(label, _)| label).collect()
@@ -183,28 +244,38 @@ fn events_of(flow: u32, row: &Row, events: &mut Vec<Event>) -> Result<()> {
 /// Builds the Ethernet frame of a packet, whose size is one that its headers allow.
 fn frame_of(
     flow: usize,
-    connection: Option<&mut Connection>,
+    carrier: &mut Carrier,
     index: usize,
     packet: &Packet,
     ns: u64,
     frame: &mut Vec<u8>,
 ) -> Result<()> {
     static ZEROS: [u8; MAX_SIZE as usize] = [0; MAX_SIZE as usize];
-    let host = |network: [u8; 3], i: usize| Ipv4Addr::new(network[0], network[1], network[2], 1 + (i % HOSTS) as u8);
+    // Number of the host in its network, port, and an Ethernet address of those that are locally administered.
     let rest = flow / HOSTS;
-    // The Ethernet addresses are locally administered ones.
-    let client = (host([192, 0, 2], flow), CLIENT_PORTS.0 + (rest % CLIENT_PORTS.1) as u16, [2, 0, 0, 0, 0, 1]);
-    let server = (host([198, 51, 100], rest / CLIENT_PORTS.1), SERVER_PORT, [2, 0, 0, 0, 0, 2]);
+    let host = |i: usize| 1 + (i % HOSTS) as u8;
+    let client = (0, host(flow), CLIENT_PORTS.0 + (rest % CLIENT_PORTS.1) as u16, [2, 0, 0, 0, 0, 1]);
+    let server = (1, host(rest / CLIENT_PORTS.1), SERVER_PORT, [2, 0, 0, 0, 0, 2]);
     let (from, to) = if packet.size < 0 { (server, client) } else { (client, server) };
-    let builder = PacketBuilder::ethernet2(from.2, to.2).ipv4(from.0.octets(), to.0.octets(), 64);
+    let ethernet = PacketBuilder::ethernet2(from.3, to.3);
+    let builder = if carrier.v6 {
+        let address = |side: usize, host| [0x20, 1, 0xd, 0xb8, 0, 0, 0, V6_NETWORKS[side], 0, 0, 0, 0, 0, 0, 0, host];
+        ethernet.ipv6(address(from.0, from.1), address(to.0, to.1), HOPS)
+    } else {
+        let address = |side: usize, host| {
+            let [a, b, c] = V4_NETWORKS[side];
+            [a, b, c, host]
+        };
+        ethernet.ipv4(address(from.0, from.1), address(to.0, to.1), HOPS)
+    };
     frame.clear();
-    let length = packet.size.unsigned_abs();
-    let written = match connection {
+    let (length, headers) = (packet.size.unsigned_abs(), carrier.headers());
+    let written = match &mut carrier.connection {
         Some(connection) => {
-            let (header, payload) = connection.send(index, packet, (ns / 1_000_000) as u32, (from.1, to.1));
+            let (header, payload) = connection.send(index, packet, (ns / 1_000_000) as u32, (from.2, to.2));
             builder.tcp_header(header).write(frame, &ZEROS[..payload as usize])
         }
-        None => builder.udp(from.1, to.1).write(frame, &ZEROS[..(length - MIN_UDP) as usize]),
+        None => builder.udp(from.2, to.2).write(frame, &ZEROS[..(length - headers) as usize]),
     };
     written.map_err(|e| Error::invalid(format!("a packet of {length} bytes: {e}")))
 }

@@ -8,8 +8,11 @@
 use crate::packet::Packet;
 use etherparse::TcpHeader;
 
-/// Headers of IPv4 and TCP without options: the smallest packet.
-pub const MIN_SIZE: u32 = 20 + 20;
+/// Bytes of a TCP header without options.
+pub const HEADER: u32 = 20;
+
+/// Bytes of an Ethernet frame's payload, which a segment is to fit in.
+const MTU: u16 = 1500;
 
 /// Most bytes of options that a TCP header can have.
 const MAX_OPTIONS: u32 = 40;
@@ -24,11 +27,14 @@ const HANDSHAKE: usize = 3;
 const SCALED: u32 = 12;
 const TIMED: u32 = 20;
 
-/// Whether `packets` begin as a TCP connection does, sizes being off by a few bytes as those of centroids are.
-pub fn is_connection(packets: &[Packet]) -> bool {
+/// Whether `packets` begin as a TCP connection does, with IP headers of at most `ip_header` bytes, sizes being off by a few
+/// bytes as those of centroids are.
+pub fn is_connection(packets: &[Packet], ip_header: u32) -> bool {
     let [first, second, third, ..] = packets else { return false };
-    let opens = 38..=84;
-    opens.contains(&first.size) && opens.contains(&second.size.saturating_neg()) && (38..=58).contains(&third.size)
+    let headers = (ip_header + HEADER) as i32;
+    let opens = 38..=headers + 44;
+    let answers = 38..=headers + 18;
+    opens.contains(&first.size) && opens.contains(&second.size.saturating_neg()) && answers.contains(&third.size)
 }
 
 /// One side of a connection.
@@ -49,6 +55,8 @@ struct Side {
 /// A connection as it goes on; packets are to be given in order.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    /// Bytes of the headers of IP and TCP without options: of the smallest packet.
+    headers: u32,
     /// The client and the server.
     sides: [Side; 2],
     handshake: bool,
@@ -57,14 +65,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The connection of flow number `flow`, none of whose packets was sent yet.
-    pub fn new(flow: u32, packets: &[Packet]) -> Self {
-        let handshake = is_connection(packets);
-        let least = if handshake { opening_room(&packets[0]).min(opening_room(&packets[1])) } else { 0 };
+    /// The connection of flow number `flow`, none of whose packets was sent yet, over IP headers of `ip_header` bytes.
+    pub fn new(flow: u32, packets: &[Packet], ip_header: u32) -> Self {
+        let handshake = is_connection(packets, ip_header);
+        let headers = ip_header + HEADER;
+        let room = |packet: &Packet| opening_room(packet.size.unsigned_abs().saturating_sub(headers));
+        let least = if handshake { room(&packets[0]).min(room(&packets[1])) } else { 0 };
         // Initial numbers only need to differ; these are Knuth's multiplicative hash of the flow.
         let isn = flow.wrapping_add(1).wrapping_mul(2_654_435_761);
         let side = |first| Side { first, next: first, fin: None, clock: first ^ 0x5555_5555, sent: 0 };
         let mut out = Self {
+            headers,
             sides: [side(isn), side(isn.rotate_left(16))],
             handshake,
             scaled: least >= SCALED,
@@ -89,11 +100,16 @@ impl Connection {
         self.sides[other].fin = others;
     }
 
+    /// Bytes of a packet past the headers without options.
+    fn room(&self, packet: &Packet) -> u32 {
+        packet.size.unsigned_abs().saturating_sub(self.headers)
+    }
+
     /// Bytes of options of packet `index`.
     fn options(&self, index: usize, packet: &Packet) -> u32 {
         if self.handshake && index < 2 {
-            opening_room(packet)
-        } else if self.timed && packet.size.unsigned_abs() >= MIN_SIZE + TIMESTAMPS {
+            opening_room(self.room(packet))
+        } else if self.timed && self.room(packet) >= TIMESTAMPS {
             TIMESTAMPS
         } else {
             0
@@ -101,7 +117,7 @@ impl Connection {
     }
 
     fn payload(&self, index: usize, packet: &Packet) -> u32 {
-        packet.size.unsigned_abs().saturating_sub(MIN_SIZE + self.options(index, packet))
+        self.room(packet) - self.options(index, packet)
     }
 
     /// The header of packet `index`, sent `ms` milliseconds after some moment, and how many bytes of payload follow.
@@ -128,7 +144,7 @@ impl Connection {
         let mut bytes = Vec::with_capacity(MAX_OPTIONS as usize);
         match (opens, options) {
             (_, 0) => {}
-            (true, n) => opening_options(n, time, answered, &mut bytes),
+            (true, n) => opening_options(n, MTU - self.headers as u16, time, answered, &mut bytes),
             (false, _) => {
                 bytes.extend([1, 1]);
                 timestamps(time, answered, &mut bytes);
@@ -142,9 +158,9 @@ impl Connection {
     }
 }
 
-/// Bytes of options in a packet that opens; what is left of it carries data already.
-fn opening_room(packet: &Packet) -> u32 {
-    packet.size.unsigned_abs().saturating_sub(MIN_SIZE).min(MAX_OPTIONS) / 4 * 4
+/// Bytes of options in a packet that opens and has so many past the headers; what is left carries data already.
+fn opening_room(room: u32) -> u32 {
+    room.min(MAX_OPTIONS) / 4 * 4
 }
 
 /// 0 for the client, 1 for the server.
@@ -152,10 +168,11 @@ fn side_of(packet: &Packet) -> usize {
     usize::from(packet.size < 0)
 }
 
-/// The options of a packet that opens, in so many bytes: what fits of the segment size, selective acknowledgements,
+/// The options of a packet that opens, in `room` bytes: what fits of the segment size, selective acknowledgements,
 /// timestamps and the window's scale; then padding.
-fn opening_options(room: u32, time: u32, answered: u32, out: &mut Vec<u8>) {
-    let segment_size = [2, 4, 0x05, 0xb4];
+fn opening_options(room: u32, segment: u16, time: u32, answered: u32, out: &mut Vec<u8>) {
+    let [high, low] = segment.to_be_bytes();
+    let segment_size = [2, 4, high, low];
     let scale = [1, 3, 3, 7];
     if room >= 4 {
         out.extend(segment_size);
@@ -191,14 +208,23 @@ mod tests {
         sizes.iter().map(|&size| Packet { size, ipt_us: 0.0 }).collect()
     }
 
-    /// `S`, `A`, `F`, `P` and payload of each packet; sizes must come out as they went in.
+    /// `S`, `A`, `F`, `P` and payload of each packet over IPv4; sizes must come out as they went in. Over IPv6, the same
+    /// of packets that are larger by its header.
     fn sent(sizes: &[i32]) -> Vec<(String, u32)> {
-        let packets = packets(sizes);
-        let mut connection = Connection::new(3, &packets);
+        let larger: Vec<i32> = sizes.iter().map(|size| size + 20 * size.signum()).collect();
+        let over_v4 = sent_over(20, sizes);
+        assert_eq!(sent_over(40, &larger), over_v4);
+        over_v4
+    }
+
+    fn sent_over(ip_header: u32, sizes: &[i32]) -> Vec<(String, u32)> {
+        let (packets, least) = (packets(sizes), ip_header + HEADER);
+        let mut connection = Connection::new(3, &packets, ip_header);
         let mut next = [None::<u32>; 2];
         let send = |(i, packet): (usize, &Packet)| {
             let (header, payload) = connection.send(i, packet, i as u32, (1, 2));
-            assert_eq!(20 + header.header_len() as u32 + payload, packet.size.unsigned_abs().max(40), "packet {i}");
+            let length = ip_header + header.header_len() as u32 + payload;
+            assert_eq!(length, packet.size.unsigned_abs().max(least), "packet {i}");
             let side = usize::from(packet.size < 0);
             assert!(next[side].is_none_or(|next| next == header.sequence_number), "packet {i}: no gap, no overlap");
             if let Some(theirs) = next[1 - side].filter(|_| header.ack && !header.syn) {
@@ -234,8 +260,11 @@ mod tests {
 
     #[test]
     fn only_what_begins_like_a_connection_is_one() {
-        let is = |sizes: &[i32]| is_connection(&packets(sizes));
+        let is = |sizes: &[i32]| is_connection(&packets(sizes), 20);
         assert!(is(&[60, -60, 52]) && is(&[40, -44, 40, 1500]) && is(&[65, -54, 53]));
+        let is_over_v6 = |sizes: &[i32]| is_connection(&packets(sizes), 40);
+        assert!(is_over_v6(&[80, -80, 72]) && is_over_v6(&[100, -60, 60]) && is_over_v6(&[60, -60, 52]));
+        assert!(!is_over_v6(&[110, -80, 72]) && !is_over_v6(&[80, -80, 90]));
         for sizes in
             [&[60, -60][..], &[60, 60, 52], &[-60, 60, 52], &[90, -60, 52], &[60, -60, 300], &[60, i32::MIN, 40]]
         {
