@@ -31,10 +31,17 @@ cp "$here"/../captures/*.pcap.gz "$work/own/"
 rm -f "$work/own/mixed.pcap.gz" "$work/own/NTP.pcap.gz"
 "$tgpt" meter "$work/own" --label-from filename --split train -o "$work/own.parquet"
 
-"$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" \
-    --epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 512 --weight-decay 0.05 --dropout 0.2 \
-    --label-smoothing 0.05 --class-weights sqrt --lm-weight 0.3 --time-jitter 0.5 --size-jitter 0.1 --header-shift 0.2 \
-    --packet-loss 0.05 --late-start 0.1 --forest-trees 100 --seed 1 --patience 0 --choose last --threads "$threads" -o "$work/classifier"
+tune=(--epochs 12 --lr 1e-3 --schedule cosine --warmup 60 --batch-tokens 512 --weight-decay 0.05 --dropout 0.2
+    --class-weights sqrt --lm-weight 0.3 --time-jitter 0.5 --size-jitter 0.1 --header-shift 0.2 --packet-loss 0.05
+    --late-start 0.1 --forest-trees 100 --seed 1 --patience 0 --choose last --threads "$threads")
+"$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" --label-smoothing 0.05 "${tune[@]}" -o "$work/teaching"
+"$tgpt" bundle "$work/teaching" -o "$work/teacher.tgpt"
+
+# A student of that model, which also learns what it says of flows that nobody has labelled.
+"${PYTHON:-python3}" "$here/pool.py" "$pool" "$labelled" "$work/taught.parquet" --exclude-corpus tj-oconnor+IoT-Dataset \
+    --strict --sample 6000
+"$tgpt" finetune "$labelled" "$work/own.parquet" --from "$work/lm" --unlabelled "$work/taught.parquet" \
+    --teacher "$work/teacher.tgpt" --teacher-weight 0.5 "${tune[@]}" -o "$work/classifier"
 
 "$tgpt" bundle "$work/classifier" -o "$work/protocols.tgpt"
 "$tgpt" evaluate "$work/protocols.tgpt" "$labelled" --split val
