@@ -40,7 +40,7 @@ build() {
     now=$(sources)
     mkdir -p "$built"
     rm -f "$built/sources"
-    compile checks test --lib
+    compile checks test --features train --lib
     compile bench bench --bench gpu
     echo "$now" >"$built/sources"
 }

@@ -21,6 +21,9 @@ mod module;
 pub mod quantizer;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 mod sums;
+#[cfg(feature = "train")]
+#[allow(unsafe_code, reason = "kernels take pointers")]
+pub mod train;
 
 #[cfg(test)]
 mod checks;
@@ -30,3 +33,5 @@ mod on_cpu;
 mod on_gpu;
 #[cfg(test)]
 mod on_gpu_network;
+#[cfg(all(test, feature = "train"))]
+mod on_gpu_train;

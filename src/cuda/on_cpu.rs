@@ -246,7 +246,8 @@ fn launchers_give_the_hosts_results() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("skipped:"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus"] {
+    let of_training = if cfg!(feature = "train") { "gradients_are_the_cpus" } else { "flows_are_the_cpus" };
+    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", of_training] {
         assert!(text.contains(&format!("{test} ... ok")), "{text}");
     }
 }
