@@ -13,6 +13,7 @@ use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
 use crate::tokens::{Token, Vocabulary};
+use crate::train::accelerator::{Accelerator, Classified};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::calibrate;
 use crate::train::checkpoint::Model;
@@ -49,6 +50,7 @@ pub struct Classification<'a> {
     /// Embeddings of the training and the validation flows, of a network that stays as it is.
     frozen: Option<[Vec<f32>; 2]>,
     scratch: Scratch,
+    accelerator: Option<Accelerator>,
 }
 
 /// Buffers of a step, kept between steps.
@@ -128,6 +130,7 @@ impl<'a> Classification<'a> {
             jitter: Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed),
             frozen: None,
             scratch: Scratch::default(),
+            accelerator: None,
         };
         let costs = data.train.costs();
         let cost = |i| {
@@ -199,6 +202,14 @@ impl<'a> Classification<'a> {
         let (mut sum, mut n) = (0.0, 0);
         for i in 0..plan.len() {
             scratch.read(self.vocabulary, val, plan.batch(i));
+            if let Some(accelerator) = &self.accelerator {
+                let learns = self.settings.lm_weight > 0.0;
+                let (nll, part) = accelerator.judge(&scratch.batch, learns, plan.batch(i).len())?;
+                logits.extend_from_slice(&part);
+                sum += nll;
+                n += if learns { scratch.batch.n_targets() } else { 0 };
+                continue;
+            }
             scratch.embed(model, None, plan.batch(i).len())?;
             head_loss::logits(head, &scratch.embeddings, &mut scratch.logits);
             logits.extend_from_slice(&scratch.logits);
@@ -329,6 +340,10 @@ impl Scratch {
 }
 
 impl Task for Classification<'_> {
+    fn accelerate(&mut self, accelerator: Option<Accelerator>) {
+        self.accelerator = accelerator;
+    }
+
     fn costs(&self) -> &[usize] {
         &self.costs
     }
@@ -356,8 +371,19 @@ impl Task for Classification<'_> {
         let n = read.iter().map(Batch::n_targets).sum::<usize>().max(1) as f64;
         let (mut loss, mut tokens) = (0.0, 0);
         for (i, (lessons, batch)) in lessons.iter().zip(read).enumerate() {
+            let dropout = self.settings.run.dropout(at.step, i);
+            if let Some(accelerator) = &self.accelerator {
+                let targets = self.objective.targets(lessons.iter().map(|lesson| self.truth(lesson.flow)));
+                let classified = Classified { n: lessons.len(), targets: &targets, total };
+                let scale = self.settings.lm_weight / n;
+                let learnt = (scale > 0.0).then_some(scale as f32);
+                let [lm, own] = accelerator.learn(&batch, dropout, learnt, Some(classified))?;
+                loss += own + scale * lm;
+                tokens += batch.targets.len();
+                continue;
+            }
             self.scratch.batch = batch;
-            self.scratch.embed(model, self.settings.run.dropout(at.step, i), lessons.len())?;
+            self.scratch.embed(model, dropout, lessons.len())?;
             loss += self.head_step(head, lessons, total, head_grads);
             let s = &mut self.scratch;
             for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {
