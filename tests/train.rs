@@ -373,14 +373,18 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
     }
     close("f32", 1e-4);
     close("bf16", 2e-2);
-    // The schedule goes by the steps, so that what is gone on with is compared with what is gone on with.
-    run("pretrain --resume --steps 5 --device cpu --quiet -o cpu");
-    run("pretrain --resume --steps 4 --device cpu --quiet -o f32");
-    run("pretrain --resume --steps 5 --device cuda-f32 --quiet -o f32");
+    // Each of the two goes on with what the CPU began, and the CPU with what the GPU began.
+    let copied =
+        Command::new("cp").args(["-r", "cpu", "crossed"]).current_dir(place.directory.path()).status().unwrap();
+    assert!(copied.success());
+    run("pretrain --resume --steps 5 --quiet -o cpu");
+    run("pretrain --resume --steps 5 --device cuda-f32 --quiet -o crossed");
+    close("crossed", 1e-4);
+    run("pretrain --resume --steps 5 --device cpu --quiet -o f32");
+    close("f32", 1e-4);
 
-    let begin = "finetune flows.parquet --from cpu --batch-tokens 128 --log-every 1 --steps 2 --quiet";
     std::fs::rename(place.path("cpu"), place.path("pretrained")).unwrap();
-    let begin = begin.replace("--from cpu", "--from pretrained");
+    let begin = "finetune flows.parquet --from pretrained --batch-tokens 128 --log-every 1 --steps 2 --quiet";
     run(&format!("{begin} --device cpu -o cpu"));
     run(&format!("{begin} --device cuda-f32 -o f32-classifier"));
     close("f32-classifier", 1e-4);
