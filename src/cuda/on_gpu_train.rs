@@ -1,8 +1,8 @@
 //! Training on a GPU, against the CPU's. Without a GPU these tests say so and pass.
 
 use super::device::Device;
-use super::on_gpu::gpu;
-use super::train::{Adam, Training};
+use super::on_gpu::{OnGpu, gpu};
+use super::train::{Adam, Training, checks};
 use crate::backend::packed::Precision;
 use crate::error::Kind;
 use crate::gpt2::{self, Config, Dropout, NO_TARGET, Tape, Weights};
@@ -79,6 +79,14 @@ fn shapes() -> Vec<(Config, Vec<usize>)> {
         (config(301, 2, 40, 4), vec![7; 45]),
         (config(64, 1, 136, 2), vec![3, 21]),
     ]
+}
+
+#[test]
+fn kernels_whose_threads_wait_for_each_other() {
+    let Some(run) = gpu().map(OnGpu) else { return };
+    checks::gradients_are_multiplied(&run, &[[5, 8, 1, 1], [70, 136, 77, 1], [16, 72, 40, 4]]);
+    checks::losses_are_those_of_the_softmax(&run);
+    checks::gradients_are_clipped(&run);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! Every sum has an order of its own that neither the batch nor the scheduling of blocks changes, so that a run repeats bit by
 //! bit on one kind of GPU. Gradients and master weights are f32; in bf16 products read rounded factors and add up in f32.
 
+#[cfg(test)]
+pub(in crate::cuda) mod checks;
 mod kernels;
 pub(in crate::cuda) mod modules;
 mod parameters;
