@@ -2,7 +2,7 @@
 # Checks and measures the kernels on a GPU:
 #
 #   benches/gpu.sh test           every kernel against the CPU, then under compute-sanitizer where it is installed
-#   benches/gpu.sh bench [N [K]]  one table: the network (classify, generate); encoding, brute force and a fit of N packets
+#   benches/gpu.sh bench [N [K]]  one table: the network (classify, generate, train); encoding, brute force and a fit of N packets
 #                                 to K centroids (100 M, 16,384); the network in PyTorch, where PYTHON (python3) has torch
 #   benches/gpu.sh build          makes the two programs that these run, target/gpu/checks and target/gpu/bench
 #
@@ -40,8 +40,8 @@ build() {
     now=$(sources)
     mkdir -p "$built"
     rm -f "$built/sources"
-    compile checks test --lib
-    compile bench bench --bench gpu
+    compile checks test --features train --lib
+    compile bench bench --features train --bench gpu
     echo "$now" >"$built/sources"
 }
 

@@ -4,7 +4,7 @@
 
 Classifying: the hidden states of a batch and their mean, eager, by torch.compile, and as CUDA graphs (torch.compile's mode
 reduce-overhead). Generating: transformers' generate(), and a loop with a cache of fixed size whose step is compiled to a CUDA
-graph. Prints `skipped: <why>` where there is no GPU or no torch.
+graph. Training: whole steps, eager and compiled. Prints `skipped: <why>` where there is no GPU or no torch.
 """
 
 import json
@@ -21,7 +21,7 @@ except ImportError as error:
 if not torch.cuda.is_available():
     sys.exit(print("skipped: PyTorch beside it: it finds no GPU"))
 
-TOKENS, DRAWN, SECONDS, RUNS, LAYERS, HEADS = 22, 126, 2.0, 20, 6, 8
+TOKENS, DRAWN, SECONDS, RUNS, LAYERS, HEADS, CONTEXT = 22, 126, 2.0, 20, 6, 8, 128
 
 
 def load(path):
@@ -47,13 +47,13 @@ def linear(x, w, name):
     return torch.addmm(w[name + ".bias"], x.flatten(0, -2), w[name + ".weight"]).unflatten(0, x.shape[:-1])
 
 
-def blocks(x, w, attend):
+def blocks(x, w, attend, dropped=lambda x: x):
     for i in range(LAYERS):
         p = f"h.{i}."
         a = attend(i, linear(norm(x, w, p + "ln_1"), w, p + "attn.c_attn"))
-        x = x + linear(a, w, p + "attn.c_proj")
+        x = x + dropped(linear(a, w, p + "attn.c_proj"))
         inner = F.gelu(linear(norm(x, w, p + "ln_2"), w, p + "mlp.c_fc"), approximate="tanh")
-        x = x + linear(inner, w, p + "mlp.c_proj")
+        x = x + dropped(linear(inner, w, p + "mlp.c_proj"))
     return norm(x, w, "ln_f")
 
 
@@ -84,7 +84,7 @@ def step(ids, position, keys, values, mask, w):
     return torch.multinomial(logits.softmax(-1), 1)[:, 0]
 
 
-def measure(what, flows, run):
+def measure(what, items, run, unit):
     run(), run()
     torch.cuda.synchronize()
     seconds = []
@@ -94,13 +94,13 @@ def measure(what, flows, run):
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
     half, most = statistics.median(seconds), sorted(seconds)[len(seconds) * 99 // 100]
-    print(f"| {what} | {flows / half:.0f} flows/s; p50 {1e3 * half:.3f} ms, p99 {1e3 * most:.3f} ms | |", flush=True)
+    print(f"| {what} | {items / half:.0f} {unit}/s; p50 {1e3 * half:.3f} ms, p99 {1e3 * most:.3f} ms | |", flush=True)
 
 
-def attempt(what, flows, make):
+def attempt(what, items, make, unit="flows"):
     """Measures what `make` gives; a peer that fails is a row that says so."""
     try:
-        measure(what, flows, make())
+        measure(what, items, make(), unit)
     except Exception as error:  # whatever goes wrong in there
         print(f"| {what} | failed: {str(error).splitlines()[0][:100]} | |", flush=True)
     torch.cuda.empty_cache()
@@ -155,10 +155,55 @@ def generate(w, name, flows):
     attempt(f"transformers.generate: {what}", flows, hugging_face)
 
 
-@torch.inference_mode()
+def train(weights, name, dtype, sequences):
+    """Steps with dropout, clipping and fused AdamW; in bf16 under autocast, with f32 master weights."""
+    what = f"train, {name}, {sequences} sequences of {CONTEXT}"
+    ids, targets = torch.randint(9902, (2, sequences, CONTEXT), device="cuda")
+
+    def dropped(x):
+        return F.dropout(x, 0.1)
+
+    def attend(_, qkv):
+        q, k, v = (heads(part) for part in qkv.chunk(3, -1))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=0.1).transpose(1, 2).flatten(2)
+
+    def loss(w):
+        x = dropped(w["wte.weight"][ids] + w["wpe.weight"][:CONTEXT])
+        hidden = blocks(x, w, attend, dropped)
+        return F.cross_entropy((hidden @ w["wte.weight"].T).flatten(0, 1).float(), targets.flatten())
+
+    for how, options in (("eager", None), ("compiled", {})):
+
+        def make():
+            torch.compiler.reset()
+            w = {key: value.detach().clone().requires_grad_() for key, value in weights.items()}
+            optimizer = torch.optim.AdamW(w.values(), lr=1e-4, weight_decay=0.1, fused=True)
+            function = loss if options is None else torch.compile(loss, **options)
+
+            def step():
+                with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+                    value = function(w)
+                value.backward()
+                torch.nn.utils.clip_grad_norm_(w.values(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+            return step
+
+        attempt(f"PyTorch {how}: {what}", sequences * CONTEXT, make, "tokens")
+
+
 def main(path):
     print(f"\n{torch.cuda.get_device_name()}, torch {torch.__version__}\n\n| what | figure | |\n| --- | ---: | ---: |")
     weights = load(path)
+    for name, dtype in (("F32", torch.float32), ("Bf16", torch.bfloat16)):
+        for sequences in (32, 256):
+            train(weights, name, dtype, sequences)
+    infer(weights)
+
+
+@torch.inference_mode()
+def infer(weights):
     for name, dtype in (("F32", torch.float32), ("Bf16", torch.bfloat16)):
         w = {key: value.to(dtype) for key, value in weights.items()}
         for flows in (1, 64, 4096):

@@ -19,7 +19,7 @@ __device__ inline void attend_sequences(const Real* __restrict__ qkv, const u32*
     u32 position = positions[row], d = heads * dim;
     const Real* first = qkv + (u64)(row - position) * 3 * d + head * dim;
     attend(first + (u64)position * 3 * d, first + d, first + 2 * d, 3 * (u64)d, position + 1, dim,
-           out + (u64)row * d + head * dim);
+           out + (u64)row * d + head * dim, NoTape());
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

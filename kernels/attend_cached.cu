@@ -24,7 +24,7 @@ __device__ inline void attend_cache(const Real* __restrict__ qkv, const u32* __r
         values[flow + (u64)position * dim + c] = query[2 * d + c];
     }
     __syncwarp();
-    attend(query, keys + flow, values + flow, dim, position + 1, dim, out + (u64)row * d + head * dim);
+    attend(query, keys + flow, values + flow, dim, position + 1, dim, out + (u64)row * d + head * dim, NoTape());
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

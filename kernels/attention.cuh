@@ -46,13 +46,45 @@ __device__ inline Eight columns(const Real* row, u32 c, u32 dim) {
     return eight;
 }
 
-// Keys and values of position j begin at j * stride. `n` is at least 1, `dim` at most 256.
-template <typename Real>
-__device__ inline void attend(const Real* query, const Real* keys, const Real* values, u64 stride, u32 n, u32 dim, Real* out) {
-    u32 lane = threadIdx.x % 32;
-    u32 share = 1;
+// Which columns a lane holds, and which of the rows that a warp reads side by side it looks at.
+struct Place {
+    u32 share;    // lanes of a row
+    u32 column;   // the first of EACH
+    u32 mine;     // which of the rows abreast
+    u32 abreast;  // rows side by side
+};
+
+__device__ inline Place place_of_lane(u32 dim) {
+    u32 lane = threadIdx.x % 32, share = 1;
     while (share * EACH < dim) share *= 2;
-    u32 c = lane % share * EACH, mine = lane / share, abreast = 32 / share;
+    return {share, lane % share * EACH, lane / share, 32 / share};
+}
+
+__device__ inline float dot(const Eight& a, const Eight& b) {
+    float sum = 0.0f;
+#pragma unroll
+    for (u32 i = 0; i < EACH; ++i) sum = fmaf(a.at[i], b.at[i], sum);
+    return sum;
+}
+
+// The sum over the lanes that share a row.
+__device__ inline float sum_of_row(float v, u32 share) {
+    for (u32 by = share / 2; by > 0; by >>= 1) v += __shfl_xor_sync(ALL_LANES, v, by);
+    return v;
+}
+
+// What inference wants besides: no key is dropped, and nothing is kept for a backward pass.
+struct NoTape {
+    __device__ float multiplier(u32) const { return 1.0f; }
+    __device__ void keep(float) const {}
+};
+
+// Keys and values of position j begin at j * stride. `n` is at least 1, `dim` at most 256. The weight of key j is multiplied
+// with tape.multiplier(j); tape.keep gets the logarithm of the softmax's denominator.
+template <typename Real, typename Tape>
+__device__ inline void attend(const Real* query, const Real* keys, const Real* values, u64 stride, u32 n, u32 dim, Real* out,
+                              Tape tape) {
+    auto [share, c, mine, abreast] = place_of_lane(dim);
 
     Eight q = columns(query, c, dim);
     float scale = 1.0f / sqrtf((float)dim);
@@ -71,15 +103,14 @@ __device__ inline void attend(const Real* query, const Real* keys, const Real* v
         }
 #pragma unroll
         for (u32 a = 0; a < AHEAD; ++a) {
-            float score = 0.0f;
-#pragma unroll
-            for (u32 i = 0; i < EACH; ++i) score = fmaf(q.at[i], k[a].at[i], score);
-            for (u32 by = share / 2; by > 0; by >>= 1) score += __shfl_xor_sync(ALL_LANES, score, by);
-            if (begin + a * abreast + mine >= n) continue;
+            float score = sum_of_row(dot(q, k[a]), share);
+            u32 j = begin + a * abreast + mine;
+            if (j >= n) continue;
             float higher = fmaxf(top, score);
             float shrink = exp_of(top - higher), weight = exp_of(score - higher);
             top = higher;
             sum = fmaf(sum, shrink, weight);
+            weight *= tape.multiplier(j);
 #pragma unroll
             for (u32 i = 0; i < EACH; ++i) out_sum.at[i] = fmaf(out_sum.at[i], shrink, weight * v[a].at[i]);
         }
@@ -96,6 +127,7 @@ __device__ inline void attend(const Real* query, const Real* keys, const Real* v
         }
     }
     if (mine > 0) return;
+    if (c == 0) tape.keep(top + logf(sum));
 #pragma unroll
     for (u32 i = 0; i < EACH; ++i) {
         if (c + i < dim) put(out[c + i], out_sum.at[i] / sum);

@@ -8,6 +8,10 @@
 #define BIAS 1      // c = sum + bias
 #define GELU 2      // c = gelu(sum + bias)
 #define RESIDUAL 3  // c += sum + bias, in f32
+// Of training:
+#define GELU_KEPT 4  // c = gelu(sum + bias), and behind all of c what it is of
+#define SLOPE 5      // c = sum gelu'(c)
+#define ADD 6        // c += sum, in f32
 
 // gelu_new: 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3).
 template <typename Real>
@@ -22,15 +26,42 @@ __device__ inline float gelu(float x) {
     }
 }
 
+// Its derivative. As tanh(u) = 2 gate - 1, one gate does for both.
 template <typename Real>
-__device__ inline void finish(u32 epilogue, float sum, const float* __restrict__ bias, u32 column, void* c, u64 at) {
+__device__ inline float gelu_slope(float x) {
+    float c = fminf(fmaxf(x, -12.0f), 12.0f);
+    float u = 0.7978846f * c * fmaf(0.044715f, c * c, 1.0f);
+    float gate;
+    if constexpr (sizeof(Real) == 2) {
+        gate = fmaf(0.5f, tanh_about(u), 0.5f);
+    } else {
+        gate = 1.0f / (1.0f + exp_of(-2.0f * u));
+    }
+    float slope = 1.5957692f * c * fmaf(0.134145f, c * c, 1.0f);
+    return fmaf(gate * slope, 1.0f - gate, gate);
+}
+
+// `size` is the number of values of c.
+template <typename Real>
+__device__ inline void finish(u32 epilogue, float sum, const float* __restrict__ bias, u32 column, void* c, u64 at, u64 size) {
     if (epilogue == PLAIN) {
         ((float*)c)[at] = sum;
     } else if (epilogue == BIAS) {
         put(((Real*)c)[at], sum + bias[column]);
     } else if (epilogue == GELU) {
         put(((Real*)c)[at], gelu<Real>(sum + bias[column]));
-    } else {
+    } else if (epilogue == RESIDUAL) {
         ((float*)c)[at] += sum + bias[column];
+    } else if (epilogue == GELU_KEPT) {
+        Real before;
+        put(before, sum + bias[column]);
+        ((Real*)c)[size + at] = before;
+        // Of what is kept, so that the slope is that of the value.
+        put(((Real*)c)[at], gelu<Real>(real(before)));
+    } else if (epilogue == SLOPE) {
+        Real& value = ((Real*)c)[at];
+        put(value, sum * gelu_slope<Real>(real(value)));
+    } else {
+        ((float*)c)[at] += sum;
     }
 }

@@ -57,7 +57,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) {
             if (row + y + i >= m || column + x + j >= n) continue;
-            finish<float>(epilogue, sums[i][j], bias, column + x + j, c, (u64)(row + y + i) * n + column + x + j);
+            u64 at = (u64)(row + y + i) * n + column + x + j;
+            finish<float>(epilogue, sums[i][j], bias, column + x + j, c, at, (u64)m * n);
         }
     }
 }

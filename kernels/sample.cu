@@ -19,7 +19,7 @@
 // 75 M rows/s by bytes from memory, more from L2, where the product before has left them; 84 M by FLOPs (34 TFLOP/s). `walk`
 // looks at a logit 2.1 times; `descend`, called for top_k and for top_p, 8 times.
 
-#include "real.cuh"
+#include "philox.cuh"
 
 #define NO_TOKEN 0xffffffffu
 #define DIGITS 256
@@ -32,19 +32,8 @@ struct Draw {
 
 // The first two words of Philox4x32-10 for (flow, step), as 53 bits above 11 zeros: the uniform draw times 2^64.
 __device__ inline u64 uniform_draw(u64 seed, u64 flow, u32 step) {
-    u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
-    u32 c0 = (u32)flow, c1 = (u32)(flow >> 32), c2 = step, c3 = 0;
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        u64 p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
-        c0 = (u32)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (u32)p1;
-        c2 = (u32)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (u32)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return (((u64)c0 << 21) ^ (c1 >> 11)) << 11;
+    Words words = philox(seed, (u32)flow, (u32)(flow >> 32), step, 0);
+    return (((u64)words.at[0] << 21) ^ (words.at[1] >> 11)) << 11;
 }
 
 // One row's candidates: the packets' tokens, and the end's behind them where it is allowed.

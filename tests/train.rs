@@ -1,7 +1,7 @@
 //! The training commands end to end, on flows of three classes that differ in plain ways.
 
 #![cfg(feature = "train")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -317,4 +317,87 @@ fn mistakes_are_named_and_leave_nothing_behind() {
     std::fs::write(&quantizer, bytes).unwrap();
     place.refused("pretrain --resume -o out --epochs 2", "tokens would mean other packets", "");
     place.refused("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
+}
+
+/// A directory with a driver that runs the kernels on the CPU; none where it cannot be compiled.
+fn driver() -> Option<TempDir> {
+    let (root, directory) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let run = Command::new(compiler)
+        .args(["-std=c++20", "-pthread", "-ffp-contract=off", "-O2", "-shared", "-fPIC", "-I"])
+        .arg(root.join("kernels"))
+        .arg(root.join("tests/kernels/driver_on_cpu.cpp"))
+        .arg("-o")
+        .arg(directory.path().join("libcuda.so"))
+        .output();
+    match run {
+        Ok(output) if output.status.success() => Some(directory),
+        other => {
+            println!("skipped: no C++ compiler makes the CPU's driver: {other:?}");
+            None
+        }
+    }
+}
+
+/// Losses of the steps and of the evaluations of a run.
+fn losses(run: &Path) -> Vec<f64> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .flat_map(|line| ["loss", "grad_norm", "val_loss", "lm_loss"].map(|key| line[key].as_f64()))
+        .flatten()
+        .collect()
+}
+
+/// The whole trainer on the kernels, with dropout: the CPU's losses, and each goes on with what the other has begun.
+#[test]
+#[cfg(target_os = "linux")]
+fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints() {
+    let Some(driver) = driver() else { return };
+    let place = Place::new();
+    let run = |arguments: &str| {
+        let output = place.command(arguments).env("LD_LIBRARY_PATH", driver.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", text(&output));
+    };
+    let close = |name: &str, most: f64| {
+        let [cpu, other] = ["cpu", name].map(|name| losses(&place.path(name)));
+        assert!(!cpu.is_empty() && cpu.len() == other.len(), "{cpu:?} {other:?}");
+        for (a, b) in cpu.iter().zip(&other) {
+            assert!((a / b - 1.0).abs() < most, "{name}: {a} on the CPU, {b}");
+        }
+    };
+    let flags = "--layers 2 --width 8 --heads 2 --batch-tokens 128 --accumulate 2 --log-every 1 --eval-every 3";
+    let begin = format!("pretrain flows.parquet --quantizer q.safetensors {flags} --quiet");
+    for (name, device) in [("cpu", "cpu"), ("f32", "cuda-f32"), ("bf16", "cuda")] {
+        run(&format!("{begin} --steps 3 --device {device} -o {name}"));
+    }
+    close("f32", 1e-4);
+    close("bf16", 2e-2);
+    // Each of the two goes on with what the CPU began, and the CPU with what the GPU began.
+    let copied =
+        Command::new("cp").args(["-r", "cpu", "crossed"]).current_dir(place.directory.path()).status().unwrap();
+    assert!(copied.success());
+    run("pretrain --resume --steps 5 --quiet -o cpu");
+    run("pretrain --resume --steps 5 --device cuda-f32 --quiet -o crossed");
+    close("crossed", 1e-4);
+    run("pretrain --resume --steps 5 --device cpu --quiet -o f32");
+    close("f32", 1e-4);
+
+    std::fs::rename(place.path("cpu"), place.path("pretrained")).unwrap();
+    let begin = "finetune flows.parquet --from pretrained --batch-tokens 128 --log-every 1 --steps 2 --quiet";
+    run(&format!("{begin} --device cpu -o cpu"));
+    run(&format!("{begin} --device cuda-f32 -o f32-classifier"));
+    close("f32-classifier", 1e-4);
+}
+
+/// Without a GPU the message says what to do, and nothing is left behind; with one the run works.
+#[test]
+fn a_device_that_is_not_there_is_told_before_anything_is_read() {
+    let place = Place::new();
+    let begin =
+        "pretrain flows.parquet --quantizer q.safetensors --layers 1 --width 8 --heads 2 --steps 1 --quiet -o run";
+    let output = place.run(&format!("{begin} --device cuda"));
+    let said = text(&output);
+    assert!(output.status.success() || (said.contains("nvidia-smi") && !place.path("run").exists()), "{said}");
+    place.refused(&format!("{begin} --device tpu"), "cpu, cuda or cuda-f32", "");
 }

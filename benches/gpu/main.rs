@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! gpu [N [K]]           the quantizer with N packets and K centroids (100 M, 16,384), and the network
-//! gpu network           the network alone
+//! gpu network           the network alone, training included
 //! gpu weights FILE      writes the network that is measured to FILE, for a peer
 //! ```
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod network;
 mod quantizer;
+mod training;
 
 use std::path::Path;
 use std::time::Instant;
@@ -37,6 +38,7 @@ fn main() {
     let number = |i: usize, default| arguments.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (n, k, threads) = (number(0, 100_000_000), number(1, 16_384), rayon::current_num_threads());
     let mut rows = network::rows(&device);
+    rows.extend(training::rows(&device));
     if !arguments.iter().any(|a| a == "network") {
         rows.extend(quantizer::rows(&device, n, k, threads));
     }

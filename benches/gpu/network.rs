@@ -31,13 +31,13 @@ fn vocabulary() -> Vocabulary {
     Vocabulary::new(PACKETS, ["class".to_string()])
 }
 
-fn weights() -> Weights {
+pub fn base() -> Weights {
     Weights::init(&Config::new(vocabulary().len(), 6, 512, 8), 1).unwrap()
 }
 
 /// Under Hugging Face's names.
 pub fn write_weights(path: &Path) {
-    let weights = weights();
+    let weights = base();
     let tensors: Vec<_> = weights
         .tensors()
         .into_iter()
@@ -55,7 +55,7 @@ pub fn write_weights(path: &Path) {
 
 /// Rows of the table.
 pub fn rows(device: &Device) -> Vec<String> {
-    let weights = Arc::new(weights());
+    let weights = Arc::new(base());
     let bandwidth = median(RUNS, || device.copy_bandwidth(1 << 29, LAUNCHES).unwrap());
     let mut rows = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
@@ -75,7 +75,7 @@ pub fn rows(device: &Device) -> Vec<String> {
 }
 
 /// FLOP/s of the unit that multiplies, by NVIDIA's data sheet, where it is known.
-fn peak(name: &str, precision: Precision) -> Option<f64> {
+pub fn peak(name: &str, precision: Precision) -> Option<f64> {
     let hopper = name.contains("H100") || name.contains("H200");
     hopper.then_some(match precision {
         Precision::F32 => 67e12,
@@ -84,7 +84,7 @@ fn peak(name: &str, precision: Precision) -> Option<f64> {
 }
 
 /// Seconds of each of many runs, rising; the first run is not counted.
-fn runs(mut run: impl FnMut()) -> Vec<f64> {
+pub fn runs(mut run: impl FnMut()) -> Vec<f64> {
     run();
     let mut seconds = Vec::new();
     while seconds.len() < LEAST_RUNS || seconds.iter().sum::<f64>() < SECONDS {
@@ -95,7 +95,7 @@ fn runs(mut run: impl FnMut()) -> Vec<f64> {
 }
 
 /// `percent` of `values` are not above this.
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub fn percentile(values: &[f64], percent: usize) -> f64 {
     values[(values.len() * percent / 100).min(values.len() - 1)]
 }
 

@@ -23,6 +23,9 @@ pub mod nccl;
 pub mod quantizer;
 #[allow(unsafe_code, reason = "kernels take pointers")]
 mod sums;
+#[cfg(feature = "train")]
+#[allow(unsafe_code, reason = "kernels take pointers")]
+pub mod train;
 
 #[cfg(test)]
 mod checks;
@@ -32,3 +35,6 @@ mod on_cpu;
 mod on_gpu;
 #[cfg(test)]
 mod on_gpu_network;
+#[cfg(test)]
+#[cfg(feature = "train")]
+mod on_gpu_train;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// A file of `kernels/ptx` and a function in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernel {
-    name: &'static str,
-    ptx: &'static str,
+    pub(super) name: &'static str,
+    pub(super) ptx: &'static str,
 }
 
 pub(super) const ENCODE: Kernel = Kernel { name: "encode", ptx: include_str!("../../kernels/ptx/encode.ptx") };
@@ -89,10 +89,58 @@ pub(super) fn load<const N: usize>(kernels: [Kernel; N], device: &Device) -> Res
 mod tests {
     use super::*;
 
+    fn check_parameters(kernels: &[(Kernel, &str)]) {
+        for (kernel, parameters) in kernels {
+            assert!(kernel.ptx.contains("\n.version 8.1\n.target sm_80\n"), "{}", kernel.name);
+            let (_, rest) = kernel.ptx.split_once(&format!(".visible .entry {}(", kernel.name)).unwrap();
+            let (list, rest) = rest.split_once("\n)\n").unwrap();
+            let types: Vec<&str> =
+                list.lines().filter_map(|l| l.trim().strip_prefix(".param .")?.split(' ').next()).collect();
+            assert_eq!(types.join(" "), *parameters, "{}", kernel.name);
+            assert!(rest.trim_start().starts_with(".maxntid 256, 1, 1"), "{}", kernel.name);
+        }
+    }
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn so_is_every_kernel_of_training() {
+        use crate::cuda::train::modules as m;
+        check_parameters(&[
+            (m::RESIDUAL_F32, "u64 u64 u32 u32 u64 u64 f32 u64 u32 f32 u32 u64 u64"),
+            (m::RESIDUAL_BF16, "u64 u64 u32 u32 u64 u64 f32 u64 u32 f32 u32 u64 u64"),
+            (m::BEGIN_F32, "u64 u64 u32 u32 u64 u64 u64 u64 f32 u64 u32 f32 u32 u64 u64"),
+            (m::BEGIN_BF16, "u64 u64 u32 u32 u64 u64 u64 u64 f32 u64 u32 f32 u32 u64 u64"),
+            (m::MASK_ROWS, "u64 u32 u32 u64 u32 f32 u32"),
+            (m::NORM_BACKWARD_F32, "u64 u64 u32 u32 u64 f32 u32 u64 u32 f32 u32 u64 u64 u64"),
+            (m::NORM_BACKWARD_BF16, "u64 u64 u32 u32 u64 f32 u32 u64 u32 f32 u32 u64 u64 u64"),
+            (m::COLUMN_SUMS_F32, "u64 u32 u32 u64"),
+            (m::COLUMN_SUMS_BF16, "u64 u32 u32 u64"),
+            (m::NORM_SUMS, "u64 u64 u64 u32 u32 u64"),
+            (m::ADD_PARTS, "u64 u32 u32 u64"),
+            (m::ATTEND_TAPE_F32, "u64 u64 u32 u32 u32 u64 u32 f32 u32 u64 u64"),
+            (m::ATTEND_TAPE_BF16, "u64 u64 u32 u32 u32 u64 u32 f32 u32 u64 u64"),
+            (m::ATTEND_BACKWARD_QUERIES_F32, "u64 u64 u64 u64 u64 u32 u32 u32 u64 u32 f32 u32 u64 u64"),
+            (m::ATTEND_BACKWARD_QUERIES_BF16, "u64 u64 u64 u64 u64 u32 u32 u32 u64 u32 f32 u32 u64 u64"),
+            (m::ATTEND_BACKWARD_KEYS_F32, "u64 u64 u64 u64 u64 u64 u32 u32 u32 u64 u32 f32 u32 u64"),
+            (m::ATTEND_BACKWARD_KEYS_BF16, "u64 u64 u64 u64 u64 u64 u32 u32 u32 u64 u32 f32 u32 u64"),
+            (m::CROSS_ENTROPY_F32, "u64 u64 u32 u32 f32 u64 u64"),
+            (m::CROSS_ENTROPY_BF16, "u64 u64 u32 u32 f32 u64 u64"),
+            (m::SOFT_CROSS_ENTROPY, "u64 u64 u32 u32 f32 u64"),
+            (m::SEGMENT_SUMS, "u64 u64 u64 u32 u64"),
+            (m::ADD_SEGMENTS, "u64 u64 u64 u32 u64"),
+            (m::POOL_BACKWARD, "u64 u64 u32 u32 u64"),
+            (m::SQUARES, "u64 u32 u64"),
+            (m::CLIP, "u64 u32 f32 u64"),
+            (m::ADAM, "u64 u64 u64 u64 u64 u32 u64 u32 u64 f32 f32 f32 f32 f32 f32"),
+            (m::PRODUCT_BF16_GRADIENT, "u64 u64 u64 u32 u32 u32 u32 u32 u32"),
+            (m::PRODUCT_BF16_GRADIENT_SMALL, "u64 u64 u64 u32 u32 u32 u32 u32 u32"),
+        ]);
+    }
+
     #[test]
     fn every_kernel_is_in_its_ptx_with_the_parameters_it_is_launched_with() {
         // As the launchers push them.
-        for (kernel, parameters) in [
+        check_parameters(&[
             (ENCODE, "u64 u32 u64 u64 u64 u64"),
             (ACCUMULATE, "u64 u64 u32 u32 f64 f64 u32 u64"),
             (MOMENTS, "u64 u32 f64 f64 u32 u64"),
@@ -113,15 +161,7 @@ mod tests {
             (ATTEND_CACHED_F32, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
             (ATTEND_CACHED_BF16, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
             (SAMPLE, "u64 u32 u32 u32 u64 u64 u64 u32 f32 f32 u64"),
-        ] {
-            assert!(kernel.ptx.contains("\n.version 8.1\n.target sm_80\n"), "{}", kernel.name);
-            let (_, rest) = kernel.ptx.split_once(&format!(".visible .entry {}(", kernel.name)).unwrap();
-            let (list, rest) = rest.split_once("\n)\n").unwrap();
-            let types: Vec<&str> =
-                list.lines().filter_map(|l| l.trim().strip_prefix(".param .")?.split(' ').next()).collect();
-            assert_eq!(types.join(" "), parameters, "{}", kernel.name);
-            assert!(rest.trim_start().starts_with(".maxntid 256, 1, 1"), "{}", kernel.name);
-        }
+        ]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::geometry::{self, FOUR_EACH, TILE};
 use super::gpt2::checks::{self as network, RunKernel, Value};
 use super::module::Kernel;
 use super::quantizer::lookup::Lookup;
+#[cfg(feature = "train")]
+use super::train::checks as training;
 use crate::backend::packed::Precision as OfNetwork;
 use crate::packet::Packet;
 use crate::quantizer::Codebook;
@@ -185,9 +187,21 @@ fn network_kernels(run: &dyn RunKernel) {
     network::flows_attend_to_their_caches(run);
 }
 
+/// Of training, those kernels whose threads wait for each other.
+#[cfg(feature = "train")]
+fn training_kernels(run: &dyn RunKernel, shapes: &[[usize; 4]]) {
+    training::gradients_are_multiplied(run, shapes);
+    training::losses_are_those_of_the_softmax(run);
+    training::gradients_are_clipped(run);
+}
+
+#[cfg(not(feature = "train"))]
+fn training_kernels(_: &dyn RunKernel, _: &[[usize; 4]]) {}
+
 #[test]
 fn kernels_give_the_hosts_results() {
     let Some(run) = OnCpu::new(PLAIN) else { return };
+    training_kernels(&run, &[[5, 8, 1, 1], [70, 136, 77, 1], [129, 24, 200, 3], [16, 72, 40, 4]]);
     checks::encode_gives_the_tokens_of_the_table(&run, &[1, 31, 33, 30_007]);
     checks::encode_finds_the_first_illegal_time(&run);
     checks::accumulate_sums_as_the_host(&run, &[1, 33, 50_007]);
@@ -206,6 +220,7 @@ fn kernels_give_the_hosts_results() {
 #[test]
 fn kernels_stay_within_their_buffers() {
     let Some(run) = OnCpu::new(ADDRESSES) else { return };
+    training_kernels(&run, &[[5, 8, 1, 1], [70, 72, 100, 3]]);
     checks::encode_gives_the_tokens_of_the_table(&run, &[1, 33, 1025]);
     checks::accumulate_sums_as_the_host(&run, &[1, 16_385]);
     checks::moments_sum_as_the_host(&run, &[33]);
@@ -219,6 +234,7 @@ fn kernels_stay_within_their_buffers() {
 #[test]
 fn kernels_have_no_races() {
     let Some(run) = OnCpu::new(RACES) else { return };
+    training_kernels(&run, &[[5, 8, 170, 1]]);
     checks::encode_gives_the_tokens_of_the_table(&run, &[1025]);
     checks::accumulate_sums_as_the_host(&run, &[16_385]);
     checks::moments_sum_as_the_host(&run, &[16_385]);
@@ -275,7 +291,8 @@ fn gpus_sum_through_nccl() {
 #[cfg(target_os = "linux")]
 fn launchers_give_the_hosts_results() {
     let Some(text) = on_driver(&["driver_on_cpu.cpp libcuda.so"], "cuda::on_gpu", &[]) else { return };
-    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus"] {
+    let of_training = if cfg!(feature = "train") { "gradients_are_the_cpus" } else { "flows_are_the_cpus" };
+    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", of_training] {
         assert!(text.contains(&format!("{test} ... ok")), "{text}");
     }
 }

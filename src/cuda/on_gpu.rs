@@ -46,7 +46,7 @@ pub(super) fn gpu() -> Option<Arc<Device>> {
     }
 }
 
-struct OnGpu(Arc<Device>);
+pub(super) struct OnGpu(pub(super) Arc<Device>);
 
 impl OnGpu {
     fn upload(&self, packets: &[Packet]) -> CudaSlice<u32> {

@@ -21,7 +21,7 @@ pub struct Dropout {
 
 /// Where in the network a mask is applied.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Site {
+pub(crate) enum Site {
     Embedding,
     Attention { layer: usize, head: usize },
     AttentionOutput { layer: usize },
@@ -30,7 +30,7 @@ pub(super) enum Site {
 
 impl Site {
     /// The two counter words that tell one site from another.
-    fn words(self) -> [u32; 2] {
+    pub fn words(self) -> [u32; 2] {
         match self {
             Site::Embedding => [u32::MAX, 0],
             Site::Attention { layer, head } => [3 * layer as u32, head as u32],
@@ -45,7 +45,7 @@ pub(super) const MASK_GROUP: usize = 8 * LANES;
 
 /// Drawn masks as multipliers: 0 where a value is dropped, `1 / (1 - p)` where it is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Masks {
+pub(crate) struct Masks {
     key: u64,
     threshold: u32,
     scale: f32,
@@ -67,6 +67,12 @@ impl Masks {
         let scale = 65536.0 / (65536 - threshold) as f32;
         let (key, first_row) = (u64::from(a) | u64::from(b) << 32, first_row as u32);
         Ok(Some(Self { key, threshold, scale, first_row }))
+    }
+
+    /// Key, threshold and scale, for those who draw elsewhere.
+    #[cfg(feature = "train")]
+    pub fn parts(&self) -> (u64, u32, f32) {
+        (self.key, self.threshold, self.scale)
     }
 
     /// Writes the multipliers of row `row` of the batch at `site`. `out` holds whole groups of [`MASK_GROUP`].

@@ -28,6 +28,8 @@ pub mod weights;
 pub use backward::backward;
 pub use config::Config;
 pub use dropout::Dropout;
+#[cfg(feature = "train")]
+pub(crate) use dropout::{Masks, Site};
 pub(crate) use embedding::check_sequences;
 pub use forward::forward;
 pub use loss::{NO_TARGET, lm_loss, lm_nll};

@@ -13,6 +13,7 @@ use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
 use crate::tokens::{Token, Vocabulary};
+use crate::train::accelerator::{Accelerator, Classified};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::calibrate;
 use crate::train::checkpoint::Model;
@@ -53,6 +54,7 @@ pub struct Classification<'a> {
     /// What of every batch is this rank's.
     share: Share,
     scratch: Scratch,
+    accelerator: Option<Accelerator>,
 }
 
 /// Buffers of a step, kept between steps.
@@ -133,6 +135,7 @@ impl<'a> Classification<'a> {
             frozen: None,
             share: Share::WHOLE,
             scratch: Scratch::default(),
+            accelerator: None,
         };
         let costs = data.train.costs();
         let cost = |i| {
@@ -211,6 +214,15 @@ impl<'a> Classification<'a> {
         let mut parts = Vec::new();
         for i in group.share().of(plan.len()) {
             scratch.read(self.vocabulary, val, plan.batch(i));
+            if let Some(accelerator) = &self.accelerator {
+                let learns = self.settings.lm_weight > 0.0;
+                let (nll, part) = accelerator.judge(&scratch.batch, learns, plan.batch(i).len())?;
+                logits.extend_from_slice(&part);
+                if learns {
+                    parts.push([nll, scratch.batch.n_targets() as f64]);
+                }
+                continue;
+            }
             scratch.embed(model, None, plan.batch(i).len())?;
             head_loss::logits(head, &scratch.embeddings, &mut scratch.logits);
             logits.extend_from_slice(&scratch.logits);
@@ -345,6 +357,10 @@ impl Scratch {
 }
 
 impl Task for Classification<'_> {
+    fn accelerate(&mut self, accelerator: Option<Accelerator>) {
+        self.accelerator = accelerator;
+    }
+
     fn costs(&self) -> &[usize] {
         &self.costs
     }
@@ -382,8 +398,19 @@ impl Task for Classification<'_> {
             }
             // Of those led by their class none is classified.
             let lessons = &lessons[mine.start.min(lessons.len())..mine.end.min(lessons.len())];
+            let dropout = self.settings.run.dropout(at.step, i, first_row);
+            if let Some(accelerator) = &self.accelerator {
+                let targets = self.objective.targets(lessons.iter().map(|lesson| self.truth(lesson.flow)));
+                let classified = Classified { n: lessons.len(), targets: &targets, total };
+                let scale = self.settings.lm_weight / n;
+                let learnt = (scale > 0.0).then_some(scale as f32);
+                let [lm, own] = accelerator.learn(&batch, dropout, learnt, Some(classified))?;
+                loss += own + scale * lm;
+                tokens += batch.targets.len();
+                continue;
+            }
             self.scratch.batch = batch;
-            self.scratch.embed(model, self.settings.run.dropout(at.step, i, first_row), lessons.len())?;
+            self.scratch.embed(model, dropout, lessons.len())?;
             loss += self.head_step(head, lessons, total, head_grads);
             let s = &mut self.scratch;
             for (i, g) in s.d_embeddings.chunks_exact(d).enumerate() {

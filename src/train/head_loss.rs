@@ -125,6 +125,18 @@ impl Objective {
         loss
     }
 
+    /// What each label's negative log-likelihood is multiplied by, row-major `[truths, labels]`: the loss of
+    /// [`Self::apply`] is the sum of these products over `total`.
+    pub fn targets<'a>(&self, truths: impl Iterator<Item = Truth<'a>>) -> Vec<f32> {
+        let mut row = vec![0.0; self.label_weights.len()];
+        let mut out = Vec::new();
+        truths.for_each(|truth| {
+            self.target(truth, &mut row);
+            out.extend_from_slice(&row);
+        });
+        out
+    }
+
     /// Writes what each label's negative log-likelihood is multiplied by for a flow; returns what the flow counts.
     fn target(&self, truth: Truth<'_>, out: &mut [f32]) -> f32 {
         let share = match truth {

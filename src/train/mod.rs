@@ -1,5 +1,6 @@
 //! Training, and what the command line needs around it.
 
+pub mod accelerator;
 pub mod atomic;
 pub mod baselines;
 pub mod batch;

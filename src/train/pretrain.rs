@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::gpt2::{self, Config, Tape, Weights};
 use crate::quantizer::Quantizer;
 use crate::tokens::{Token, Vocabulary};
+use crate::train::accelerator::Accelerator;
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::checkpoint::Model;
 use crate::train::dataset::{Dataset, Flows};
@@ -31,6 +32,7 @@ pub struct LanguageModel<'a> {
     /// The batches of a step, kept between steps.
     batches: Vec<Batch>,
     tape: Tape,
+    accelerator: Option<Accelerator>,
 }
 
 /// The vocabulary over `k` packet tokens, with a class token for each label of `data` if `settings` ask for them.
@@ -72,8 +74,20 @@ impl<'a> LanguageModel<'a> {
         let jitter = Jitter::new(quantizer, settings.run.time_jitter, settings.run.reshape, settings.run.seed);
         let class_tokens = data.labels.iter().map(|label| vocabulary.class(label)).collect();
         let (window, costs, batches, tape) = (Flows::default(), data.train.costs(), Vec::new(), Tape::new());
-        let share = Share::WHOLE;
-        Self { data, vocabulary, settings, quantizer, window, costs, class_tokens, jitter, share, batches, tape }
+        Self {
+            data,
+            vocabulary,
+            settings,
+            quantizer,
+            window,
+            costs,
+            class_tokens,
+            jitter,
+            share: Share::WHOLE,
+            batches,
+            tape,
+            accelerator: None,
+        }
     }
 
     /// The same task, of which this process does `share` alone.
@@ -102,6 +116,10 @@ impl<'a> LanguageModel<'a> {
 impl Task for LanguageModel<'_> {
     fn windows(&self) -> u64 {
         self.data.windows.as_ref().map_or(1, |windows| windows.n())
+    }
+
+    fn accelerate(&mut self, accelerator: Option<Accelerator>) {
+        self.accelerator = accelerator;
     }
 
     fn enter(&mut self, epoch: u64, window: u64) -> Result<()> {
@@ -141,11 +159,15 @@ impl Task for LanguageModel<'_> {
                 continue;
             }
             let dropout = self.settings.run.dropout(at.step, i, first_row);
-            gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
             let scale = (1.0 / n) as f32;
+            tokens += batch.targets.len();
+            if let Some(accelerator) = &self.accelerator {
+                sum += accelerator.learn(batch, dropout, Some(scale), None)?[0];
+                continue;
+            }
+            gpt2::forward(&model.weights, batch.inputs.as_ragged(), dropout, &mut self.tape)?;
             sum += gpt2::lm_loss(&model.weights, &mut self.tape, &batch.targets, scale, &mut grads.weights)?;
             gpt2::backward(&model.weights, &mut self.tape, &mut grads.weights)?;
-            tokens += batch.targets.len();
         }
         Ok(StepLoss { loss: sum / n, tokens })
     }
@@ -161,7 +183,11 @@ impl Task for LanguageModel<'_> {
                 let lead = self.class_token(val, flow).unwrap_or(self.vocabulary.bof);
                 batch.push(self.vocabulary, lead, val.tokens.row(flow), val.ended[flow]);
             }
-            parts.push([sum_nll(model, &batch, &mut self.tape, &mut nll)?, batch.n_targets() as f64]);
+            let nll = match &self.accelerator {
+                Some(accelerator) => accelerator.judge(&batch, true, 0)?.0,
+                None => sum_nll(model, &batch, &mut self.tape, &mut nll)?,
+            };
+            parts.push([nll, batch.n_targets() as f64]);
         }
         let parts = group.concatenate(parts, plan.len())?;
         let [sum, n] = parts.iter().fold([0.0; 2], |[sum, n], part| [sum + part[0], n + part[1]]);

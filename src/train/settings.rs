@@ -79,6 +79,8 @@ pub struct Loop {
     pub keep: usize,
     /// CPU threads; 0: as many as there are.
     pub threads: usize,
+    /// Where the network is computed.
+    pub device: Device,
 }
 
 impl Default for Loop {
@@ -105,6 +107,33 @@ impl Default for Loop {
             log_every: 10,
             keep: 2,
             threads: 0,
+            device: Device::Cpu,
+        }
+    }
+}
+
+/// Where the network is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The first GPU that CUDA shows; products read bf16, master weights and gradients are f32.
+    Cuda,
+    /// The same, all in f32.
+    CudaF32,
+}
+
+impl std::str::FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            "cuda-f32" => Ok(Self::CudaF32),
+            _ => Err(Error::invalid(format!("device is \"{text}\"; it must be cpu, cuda or cuda-f32"))),
         }
     }
 }
@@ -135,9 +164,9 @@ impl std::str::FromStr for Choose {
 /// The table of a run's `config.toml` that names its data; no setting.
 pub const DATA: &str = "data";
 
-/// Keys that a resumed run may be given anew: none of them changes what a step computes.
-pub const MAY_CHANGE: [&str; 8] =
-    ["epochs", "steps", "patience", "eval_every", "save_every", "log_every", "keep", "threads"];
+/// Keys that a resumed run may be given anew: none of them changes what a step computes, the device but for rounding.
+pub const MAY_CHANGE: [&str; 9] =
+    ["epochs", "steps", "patience", "eval_every", "save_every", "log_every", "keep", "threads", "device"];
 
 /// Keys that ranks which train together may have different values of.
 pub const MAY_DIFFER: [&str; 1] = ["threads"];
@@ -313,6 +342,10 @@ impl Loop {
 
     /// Checks every value against its range.
     pub fn check(&self) -> Result<()> {
+        if self.device != Device::Cpu {
+            // Told before the flows are read, which may take long.
+            crate::cuda::device::count().map_err(|e| e.at("--device cuda"))?;
+        }
         if self.epochs == 0 {
             return Err(Error::invalid("epochs is 0; it must be at least 1"));
         }
@@ -376,6 +409,11 @@ impl Finetune {
 
     /// Checks every value against its range and against the others.
     pub fn check(&self) -> Result<()> {
+        if self.run.device != Device::Cpu && (self.freeze || self.head.head != HeadKind::Linear) {
+            return Err(Error::invalid(
+                "--device cuda: with --freeze the head alone is learnt, which the CPU does: leave out --device",
+            ));
+        }
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;

@@ -1,6 +1,7 @@
 //! The loop of a run: steps, evaluations, checkpoints, and when to end. What a step computes is a [`Task`].
 
 use crate::error::{Error, Kind, Result};
+use crate::train::accelerator::Accelerator;
 use crate::train::batch::Plan;
 use crate::train::checkpoint::{Checkpoint, Model, State};
 use crate::train::interrupt::Interrupt;
@@ -23,6 +24,9 @@ pub trait Task: Send {
     fn windows(&self) -> u64 {
         1
     }
+
+    /// From now on losses and gradients come from this GPU, whose parameters count instead of the model's; none: from the CPU.
+    fn accelerate(&mut self, accelerator: Option<Accelerator>);
 
     /// Brings the training flows of `window` of `epoch` into memory.
     fn enter(&mut self, epoch: u64, window: u64) -> Result<()> {
@@ -126,6 +130,7 @@ impl<'a> Trainer<'a> {
         self.parameters.restore(checkpoint.state.step, &checkpoint.moments)?;
         self.model = checkpoint.model;
         self.state = checkpoint.state;
+        self.parameters.load(&mut self.model, self.state.step)?;
         self.state.finished = self.is_over();
         self.pace = Pace::start();
         match &mut self.directory {
@@ -142,12 +147,14 @@ impl<'a> Trainer<'a> {
     /// Steps until the run is over. An interrupt ends the step, saves, and comes back as [`Kind::Interrupted`].
     pub fn run(&mut self, task: &mut dyn Task) -> Result<()> {
         self.windows = task.windows();
+        task.accelerate(self.parameters.accelerator().cloned());
         let mut grads = self.model.zeros_like()?;
         while !self.state.finished {
             let plan = self.plan(task)?;
             self.step(task, &plan, &mut grads)?;
             self.after_step(task)?;
         }
+        task.accelerate(None);
         self.progress.end();
         self.group.meet()
     }
@@ -334,6 +341,7 @@ impl<'a> Trainer<'a> {
         directory.log(&line)?;
         directory.draw()?;
         if better {
+            self.parameters.fetch(&mut self.model, self.state.step)?;
             directory.save_best(&self.state, &self.model)?;
         }
         Ok(())
@@ -342,6 +350,7 @@ impl<'a> Trainer<'a> {
     /// Has rank 0 write the checkpoint to go on from.
     pub fn save(&mut self) -> Result<()> {
         if let Some(directory) = &self.directory {
+            self.parameters.fetch(&mut self.model, self.state.step)?;
             directory.save(&self.state, &self.model, &self.parameters.moments(), self.settings.keep)?;
         }
         self.saved = Instant::now();

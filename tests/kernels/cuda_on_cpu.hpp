@@ -185,17 +185,25 @@ using std::fma;
 #include "tensor_on_cpu.hpp"
 
 #include "accumulate.cu"
+#include "adam.cu"
 #include "attend.cu"
+#include "attend_backward.cu"
 #include "attend_cached.cu"
+#include "attend_tape.cu"
+#include "columns.cu"
+#include "cross_entropy.cu"
 #include "embed.cu"
 #include "encode.cu"
 #include "moments.cu"
 #include "nearest_brute.cu"
 #include "norm.cu"
+#include "norm_backward.cu"
 #include "pool.cu"
 #include "product_bf16.cu"
 #include "product_f32.cu"
+#include "residual.cu"
 #include "sample.cu"
+#include "scatter.cu"
 
 #ifdef ON_THREADS
 template <typename Body>

@@ -11,7 +11,7 @@ use trafficgpt::train::parallel::{Group, ranks};
 use trafficgpt::train::progress::Progress;
 use trafficgpt::train::schedule::Schedule;
 use trafficgpt::train::session::{self, Data, Session, Summary};
-use trafficgpt::train::settings::{self, Choose};
+use trafficgpt::train::settings::{self, Choose, Device};
 use trafficgpt::train::table::{Filter, Table};
 use trafficgpt::{Error, Kind, Result};
 
@@ -137,6 +137,9 @@ pub struct LoopArgs {
     /// CPU threads; 0: all.
     #[arg(long)]
     threads: Option<usize>,
+    /// Where the network is trained: cpu, cuda (products in bf16) or cuda-f32; checkpoints of one are gone on with by another.
+    #[arg(long)]
+    device: Option<Device>,
     /// Share of the groups held out for validation among flows that name no split.
     #[arg(long)]
     val_share: Option<f64>,

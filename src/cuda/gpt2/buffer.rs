@@ -50,6 +50,16 @@ impl Buffer {
         device.run(&format!("copying {what} to the GPU"), |stream| stream.memcpy_htod(bytes, &mut to))
     }
 
+    /// Sets `bytes` bytes from byte `begin` on to zero.
+    #[cfg(feature = "train")]
+    pub(in crate::cuda) fn clear(&mut self, device: &Device, begin: usize, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let Some(mut part) = self.slice.try_slice_mut(begin..begin + bytes) else { return Err(too_small("zeros")) };
+        device.run("clearing a buffer", |stream| stream.memset_zeros(&mut part))
+    }
+
     /// Copies from its beginning to `values` and waits for it, and so for all that was asked for before.
     pub(in crate::cuda) fn read<T: Pod>(&self, device: &Device, values: &mut [T], what: &str) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);

@@ -28,7 +28,7 @@ pub(in crate::cuda) trait RunKernel {
 const BOTH: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 /// Numbers within ±1, those of bf16 if so asked.
-fn numbers(n: usize, seed: u64, precision: Precision) -> Vec<f32> {
+pub(in crate::cuda) fn numbers(n: usize, seed: u64, precision: Precision) -> Vec<f32> {
     let value = |i| (2.0 * uniform(seed, 0, i) - 1.0) as f32;
     (0..n as u64).map(value).map(|v| if precision == Precision::F32 { v } else { from_bf16(bf16(v)) }).collect()
 }
@@ -37,19 +37,19 @@ fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-fn bytes<T: Pod>(values: &[T]) -> Vec<u8> {
+pub(in crate::cuda) fn bytes<T: Pod>(values: &[T]) -> Vec<u8> {
     cast_slice(values).to_vec()
 }
 
 /// As the kernels of `precision` read them.
-fn packed(values: &[f32], precision: Precision) -> Vec<u8> {
+pub(in crate::cuda) fn packed(values: &[f32], precision: Precision) -> Vec<u8> {
     match precision {
         Precision::F32 => bytes(values),
         Precision::Bf16 => bytes(&values.iter().map(|&v| bf16(v)).collect::<Vec<_>>()),
     }
 }
 
-fn unpacked(packed: &[u8], precision: Precision) -> Vec<f32> {
+pub(in crate::cuda) fn unpacked(packed: &[u8], precision: Precision) -> Vec<f32> {
     match precision {
         Precision::F32 => packed.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect(),
         Precision::Bf16 => packed.chunks_exact(2).map(bytemuck::pod_read_unaligned).map(from_bf16).collect(),
@@ -57,7 +57,7 @@ fn unpacked(packed: &[u8], precision: Precision) -> Vec<f32> {
 }
 
 /// A buffer that nothing has been written to: what is no number in either precision.
-fn unwritten(n: usize, precision: Precision) -> Vec<u8> {
+pub(in crate::cuda) fn unwritten(n: usize, precision: Precision) -> Vec<u8> {
     vec![0xff; n * width(precision)]
 }
 
@@ -69,7 +69,7 @@ fn by_precision<T>(precision: Precision, [f32, bf16]: [T; 2]) -> T {
 }
 
 /// Equal to rounding in `precision`, and to that of the sums in f32.
-fn assert_close(got: &[f32], expected: &[f64], precision: Precision, what: &str) {
+pub(in crate::cuda) fn assert_close(got: &[f32], expected: &[f64], precision: Precision, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let rounding = by_precision(precision, [2e-6, 5e-3]);
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {

@@ -31,6 +31,15 @@ pub(in crate::cuda) enum Epilogue {
     Gelu = 2,
     /// With a bias added to what is there, in f32.
     Residual = 3,
+    /// `gelu` of it plus a bias, and behind all of that what `gelu` is of.
+    #[cfg(feature = "train")]
+    GeluKept = 4,
+    /// Times the derivative of `gelu` at what is there.
+    #[cfg(feature = "train")]
+    Slope = 5,
+    /// Added to what is there, in f32.
+    #[cfg(feature = "train")]
+    Add = 6,
 }
 
 /// How the right factor lies in memory.

@@ -16,15 +16,21 @@ mod weights;
 mod workspace;
 
 pub(super) use buffer::Buffer;
-#[cfg(test)]
+#[cfg(any(test, feature = "train"))]
 pub(super) use kernels::{Arg, launch};
+#[cfg(feature = "train")]
+pub(super) use kernels::{Epilogue, Factors, Kernels, Layout, Shape};
 pub use lane::{Draw, Lane, Rule};
+#[cfg(feature = "train")]
+pub(super) use network::check_shape;
 pub use network::{Network, Options};
+#[cfg(feature = "train")]
+pub(super) use weights::Norm;
 
 use crate::backend::packed::Precision;
 
 /// Bytes of a number that products read.
-fn width(precision: Precision) -> usize {
+pub(super) fn width(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 4,
         Precision::Bf16 => 2,

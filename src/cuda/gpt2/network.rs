@@ -47,18 +47,7 @@ impl Network {
         options: &Options,
     ) -> Result<Arc<Self>> {
         let config = weights.config().clone();
-        let dim = config.head_dim();
-        if dim > MAX_HEAD_DIM {
-            return Err(Error::mismatch(format!(
-                "CUDA: the network's heads are {dim} wide; the kernels take at most {MAX_HEAD_DIM}; use native or onnx"
-            )));
-        }
-        if precision == Precision::Bf16 && !config.n_embd.is_multiple_of(8) {
-            let d = config.n_embd;
-            return Err(Error::mismatch(format!(
-                "CUDA: the network is {d} wide; in bf16 that must be a multiple of 8; set precision to f32"
-            )));
-        }
+        check_shape(&config, precision)?;
         let memory = match options.memory {
             Some(bytes) => bytes,
             None => device.memory()?.0 / 2,
@@ -171,4 +160,21 @@ impl Network {
         let shape = Shape { m: rows, n: config.vocab_size, k: config.n_embd };
         self.kernels.product(device, shape, factors, Epilogue::Plain)
     }
+}
+
+/// Whether the kernels of `precision` can run a network of this shape.
+pub(in crate::cuda) fn check_shape(config: &Config, precision: Precision) -> Result<()> {
+    let dim = config.head_dim();
+    if dim > MAX_HEAD_DIM {
+        return Err(Error::mismatch(format!(
+            "CUDA: the network's heads are {dim} wide; the kernels take at most {MAX_HEAD_DIM}; use native or onnx"
+        )));
+    }
+    if precision == Precision::Bf16 && !config.n_embd.is_multiple_of(8) {
+        let d = config.n_embd;
+        return Err(Error::mismatch(format!(
+            "CUDA: the network is {d} wide; in bf16 that must be a multiple of 8; set precision to f32"
+        )));
+    }
+    Ok(())
 }

@@ -19,7 +19,7 @@ pub(super) struct DeviceWeights {
 
 /// A vector's weight and bias, as the kernels take them.
 #[derive(Clone, Copy)]
-pub(super) struct Norm {
+pub(in crate::cuda) struct Norm {
     pub weight: u64,
     pub bias: u64,
 }
