@@ -4,6 +4,7 @@
 //! Rabiner, "A tutorial on hidden Markov models", 1989, with his scaling. The end of a flow is a symbol like a token.
 
 use super::Sequences;
+use crate::error::Result;
 use crate::random::Stream;
 use crate::tokens::Token;
 use std::collections::BTreeMap;
@@ -54,8 +55,9 @@ impl Hmm {
     }
 
     /// Fits the model to `flows`, which must hold no other tokens than it was made from: at most `iterations` times, or
-    /// until a symbol's likelihood rises by less than 0.1 per mille. Returns the log-likelihood before each iteration.
-    pub fn fit(&mut self, flows: &Sequences, iterations: usize) -> Vec<f64> {
+    /// until a symbol's likelihood rises by less than 0.1 per mille. Returns the log-likelihood before each iteration, or
+    /// whatever error `go_on` has, which is asked before every flow.
+    pub fn fit(&mut self, flows: &Sequences, iterations: usize, go_on: &dyn Fn() -> Result<()>) -> Result<Vec<f64>> {
         let rows: Vec<Vec<usize>> = flows.iter().map(|(tokens, ended)| self.symbols(tokens, ended)).collect();
         let n_symbols: usize = rows.iter().map(Vec::len).sum();
         let mut likelihoods: Vec<f64> = Vec::new();
@@ -65,7 +67,11 @@ impl Hmm {
                 step: vec![0.0; self.step.len()],
                 emission: vec![0.0; self.emission.len()],
             };
-            let likelihood = rows.iter().map(|row| self.expect(row, &mut counts)).sum();
+            let mut likelihood = 0.0;
+            for row in &rows {
+                go_on()?;
+                likelihood += self.expect(row, &mut counts);
+            }
             (self.start, self.step, self.emission) = (counts.start, counts.step, counts.emission);
             self.normalise();
             let rise = likelihoods.last().map(|last| (likelihood - last) / n_symbols as f64);
@@ -74,7 +80,7 @@ impl Hmm {
                 break;
             }
         }
-        likelihoods
+        Ok(likelihoods)
     }
 
     fn n_symbols(&self) -> usize {
@@ -178,6 +184,7 @@ fn pick(weights: &[f64], u: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use serde_json::Value;
 
     fn numbers(value: &Value) -> Vec<f64> {
@@ -208,7 +215,7 @@ mod tests {
         model.start = numbers(&case["start"]);
         model.step = numbers(&case["step"]);
         model.emission = numbers(&case["emission"]);
-        let likelihoods = model.fit(&flows, 6);
+        let likelihoods = model.fit(&flows, 6, &|| Ok(())).unwrap();
         for (ours, theirs) in likelihoods.iter().zip(numbers(&case["likelihoods"])) {
             assert!((ours - theirs).abs() < 1e-6 * theirs.abs(), "{ours} {theirs}");
         }
@@ -228,7 +235,7 @@ mod tests {
         let mut flows = Sequences::default();
         (0..200).for_each(|i| flows.push(&[vec![8; 3 + i % 2], vec![5; 4]].concat(), true));
         let mut model = Hmm::new(&flows, 8, 2);
-        let likelihoods = model.fit(&flows, 200);
+        let likelihoods = model.fit(&flows, 200, &|| Ok(())).unwrap();
         assert!(likelihoods.windows(2).all(|w| w[1] >= w[0] - 1e-6), "{likelihoods:?}");
         let mut draws = Stream::new(3, 3);
         let drawn: Vec<Vec<Token>> = (0..500).map(|_| model.draw(&mut draws, 40)).collect();
@@ -239,15 +246,27 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupt_ends_a_fit_at_the_next_flow() {
+        let (_, flows) = case();
+        let asked = std::cell::Cell::new(0);
+        let go_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Ok(()) } else { Err(Error::invalid("stop")) }
+        };
+        assert_eq!(Hmm::new(&flows, 2, 1).fit(&flows, 9, &go_on).unwrap_err().message(), "stop");
+        assert_eq!(asked.get(), 3);
+    }
+
+    #[test]
     fn no_flow_makes_no_trouble() {
         let flows = Sequences::default();
         let mut model = Hmm::new(&flows, 4, 1);
-        model.fit(&flows, 3);
+        model.fit(&flows, 3, &|| Ok(())).unwrap();
         assert!(model.draw(&mut Stream::new(1, 1), 9).is_empty());
         let mut one = Sequences::default();
         one.push(&[3], false);
         let mut model = Hmm::new(&one, 2, 1);
-        model.fit(&one, 5);
+        model.fit(&one, 5, &|| Ok(())).unwrap();
         assert_eq!(model.draw(&mut Stream::new(1, 1), 2)[0], 3);
     }
 }

@@ -127,7 +127,7 @@ impl Source<'_> {
                 let mut draws = Stream::new(seed ^ HMM_DRAWS, stream);
                 let flows = some(&class.train_tokens, &mut draws);
                 let mut hmm = Hmm::new(&flows, *states, seed ^ stream);
-                hmm.fit(&flows, HMM_ITERATIONS);
+                hmm.fit(&flows, HMM_ITERATIONS, go_on)?;
                 decode(quantizer, *seed, stream, (0..n).map(|_| hmm.draw(&mut draws, max)))
             }
             Self::Resampled { seed } => {
