@@ -3,13 +3,15 @@
 #![cfg(feature = "train")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "common/place.rs"]
+mod place;
+
+use place::Place;
 use serde_json::Value;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use trafficgpt::packet::Packet;
 use trafficgpt::random::Stream;
 use trafficgpt::train::table::{Row, Split, Writer};
@@ -23,7 +25,16 @@ const NET: &str = "--layers 2 --width 32 --heads 2 --batch-tokens 512 --threads 
 const DRAWS: &str =
     "--dropout 0.1 --time-jitter 0.3 --size-jitter 0.1 --header-shift 0.3 --packet-loss 0.1 --late-start 0.2";
 
-struct Place(TempDir);
+/// A directory with flows, where ranks can be started.
+struct Ranks(Place);
+
+impl std::ops::Deref for Ranks {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
+}
 
 fn row(i: usize, draws: &mut Stream) -> Row {
     let kind = i % 3;
@@ -38,10 +49,10 @@ fn row(i: usize, draws: &mut Stream) -> Row {
     Row { label, group, split, n_packets, packets, key: None, start_ns: None }
 }
 
-impl Place {
+impl Ranks {
     /// `flows.parquet`, `other.parquet` with other flows, `many`, a directory of four tables, and a quantizer.
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self(Place::new());
         let mut draws = Stream::new(6, 1);
         let rows: Vec<Row> = (0..360).map(|i| row(i, &mut draws)).collect();
         place.write("flows.parquet", &rows);
@@ -50,29 +61,14 @@ impl Place {
             place.write(&format!("many/{i}.parquet"), part);
         }
         place.write("other.parquet", &(0..360).map(|i| row(i, &mut draws)).collect::<Vec<_>>());
-        place.ok("quantizer fit flows.parquet -k 32 -o q.safetensors");
+        place.succeed("quantizer fit flows.parquet -k 32 -o q.safetensors");
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 
     fn write(&self, name: &str, rows: &[Row]) {
         let mut writer = Writer::create(&self.path(name)).unwrap();
         rows.iter().for_each(|row| writer.push(row).unwrap());
         writer.finish().unwrap();
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
-        command.current_dir(self.0.path()).args(arguments.split_whitespace()).stdin(Stdio::null());
-        command
-    }
-
-    fn ok(&self, arguments: &str) {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments}: {}", said(&output));
     }
 
     /// Starts a rank as torchrun does.
@@ -160,14 +156,14 @@ fn signal(child: &Child, name: &str) {
 /// Weights are compared among the ranks themselves, after every epoch, and a run with ranks that differ fails.
 #[test]
 fn two_and_three_ranks_learn_what_one_does() {
-    let place = Place::new();
+    let place = Ranks::new();
     let run = |output: &str| {
         format!(
             "pretrain flows.parquet --quantizer q.safetensors -o {output} --with-classes --epochs 4 --lr 3e-3 --warmup 5 \
              --accumulate 2 --log-every 1 --quiet {DRAWS} {NET}"
         )
     };
-    place.ok(&run("one"));
+    place.succeed(&run("one"));
     for (size, output) in [(2, "two"), (3, "three")] {
         place.together(size, &run(output));
         place.alike("one", output, &["loss", "grad_norm", "val_loss", "perplexity"]);
@@ -182,7 +178,7 @@ fn two_and_three_ranks_learn_what_one_does() {
     for (more, name) in
         [("--lr 2e-3 --crop 0.3 --borrow-times 0.3 --accumulate 2", "whole"), ("--freeze --lr 0.05", "frozen")]
     {
-        place.ok(&tune(&format!("{name}1"), more));
+        place.succeed(&tune(&format!("{name}1"), more));
         place.together(2, &tune(&format!("{name}2"), more));
         place.alike(
             &format!("{name}1"),
@@ -190,20 +186,20 @@ fn two_and_three_ranks_learn_what_one_does() {
             &["loss", "grad_norm", "val_loss", "accuracy", "macro_f1"],
         );
     }
-    place.ok("bundle whole2 -o model.tgpt");
+    place.succeed("bundle whole2 -o model.tgpt");
 }
 
 /// Tables in windows, early stopping by a schedule that looks at the validation, and more ranks or fewer than before.
 #[test]
 fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
-    let place = Place::new();
+    let place = Ranks::new();
     let run = |output: &str, more: &str| {
         format!(
             "pretrain many --quantizer q.safetensors -o {output} --shuffle-mib 0.02 --schedule plateau --plateau-patience 0 \
              --lr 1e-2 --warmup 2 --log-every 1 --quiet {NET} {more}"
         )
     };
-    place.ok(&run("one", "--epochs 30 --patience 2"));
+    place.succeed(&run("one", "--epochs 30 --patience 2"));
     place.together(2, &run("two", "--epochs 30 --patience 2"));
     // Rounding grows over so many steps that they need not stop after the same one.
     let (one, two) = (place.metrics("one", "val_loss"), place.metrics("two", "val_loss"));
@@ -212,7 +208,7 @@ fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
         assert!(step == of_two && (x - y).abs() < 2e-4 * x, "after step {step}: {x} and {y}");
     }
 
-    place.ok(&run("whole", "--epochs 4"));
+    place.succeed(&run("whole", "--epochs 4"));
     place.together(3, &run("parts", "--epochs 1"));
     // The others are told what they go on with: they see another directory, where there is nothing.
     std::fs::create_dir(place.path("elsewhere")).unwrap();
@@ -225,7 +221,7 @@ fn streamed_runs_stop_alike_and_go_on_with_any_number_of_ranks() {
         assert!(output.status.success(), "{}", said(&output));
     }
     assert!(!place.path("elsewhere/parts").exists());
-    place.ok(&resume("parts", 4));
+    place.succeed(&resume("parts", 4));
     let losses = |run: &str| place.metrics(run, "val_loss");
     let (whole, parts) = (losses("whole"), losses("parts"));
     assert_eq!(whole.len(), parts.len());
@@ -239,7 +235,7 @@ const LONG: &str =
 
 #[test]
 fn a_killed_rank_ends_the_others_and_one_goes_on() {
-    let place = Place::new();
+    let place = Ranks::new();
     for victim in [2, 0] {
         let mut ranks = place.ranks(3, |_| format!("{LONG} {NET} --quiet"));
         place.await_step("run", 10);
@@ -255,7 +251,7 @@ fn a_killed_rank_ends_the_others_and_one_goes_on() {
         }
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
         let stopped = place.last_step("run").unwrap();
-        place.ok(&format!("pretrain --resume -o run --steps {} --threads 1 --quiet", stopped + 3));
+        place.succeed(&format!("pretrain --resume -o run --steps {} --threads 1 --quiet", stopped + 3));
         assert_eq!(place.last_step("run").unwrap(), stopped + 3);
         std::fs::remove_dir_all(place.path("run")).unwrap();
     }
@@ -263,7 +259,7 @@ fn a_killed_rank_ends_the_others_and_one_goes_on() {
 
 #[test]
 fn a_rank_that_hangs_is_given_up_in_time() {
-    let place = Place::new();
+    let place = Ranks::new();
     let long = LONG.replace("--rank-timeout 20", "--rank-timeout 2");
     let mut ranks = place.ranks(2, |_| format!("{long} {NET} --quiet"));
     place.await_step("run", 5);
@@ -279,7 +275,7 @@ fn a_rank_that_hangs_is_given_up_in_time() {
 
 #[test]
 fn an_interrupt_of_one_saves_and_stops_all() {
-    let place = Place::new();
+    let place = Ranks::new();
     let ranks = place.ranks(2, |_| format!("{} {NET} --quiet", LONG.replace("--save-every 5", "--save-every 100000")));
     place.await_step("run", 0);
     std::thread::sleep(Duration::from_millis(500));
@@ -294,17 +290,17 @@ fn an_interrupt_of_one_saves_and_stops_all() {
     }
     let step = place.last_step("run").unwrap();
     assert!(step > 0);
-    place.ok(&format!("pretrain --resume -o run --steps {} --threads 1 --quiet", step + 1));
+    place.succeed(&format!("pretrain --resume -o run --steps {} --threads 1 --quiet", step + 1));
 }
 
 #[test]
 fn ranks_that_differ_are_refused_by_name() {
-    let place = Place::new();
+    let place = Ranks::new();
     let run = |more: &str| {
         let flows = if more.contains("other.parquet") { "" } else { "flows.parquet" };
         format!("pretrain {flows} --quantizer q.safetensors -o out --epochs 1 --rank-timeout 20 --quiet {NET} {more}")
     };
-    place.ok("quantizer fit flows.parquet -k 32 --seed 9 -o q2.safetensors");
+    place.succeed("quantizer fit flows.parquet -k 32 --seed 9 -o q2.safetensors");
     let of_other_quantizer = run("").replace("q.safetensors", "q2.safetensors");
     for (arguments, word) in [
         (run("--lr 5e-4"), "setting lr is 0.0005 there and 0.001 at rank 0"),
@@ -336,7 +332,7 @@ fn ranks_that_differ_are_refused_by_name() {
 
 #[test]
 fn an_environment_that_contradicts_itself_is_refused_and_one_rank_is_as_none() {
-    let place = Place::new();
+    let place = Ranks::new();
     let run =
         |output: &str| format!("pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 1 --quiet {NET}");
     for (variables, word) in [
@@ -347,7 +343,7 @@ fn an_environment_that_contradicts_itself_is_refused_and_one_rank_is_as_none() {
         let output = place.command(&run("out")).envs(variables.iter().copied()).output().unwrap();
         assert!(output.status.code() == Some(2) && said(&output).contains(word), "{}", said(&output));
     }
-    place.ok(&run("plain"));
+    place.succeed(&run("plain"));
     let output = place.command(&run("single")).envs([("RANK", "0"), ("WORLD_SIZE", "1")]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let best = |run: &str| std::fs::read(place.path(run).join("checkpoints/best.safetensors")).unwrap();
@@ -356,7 +352,7 @@ fn an_environment_that_contradicts_itself_is_refused_and_one_rank_is_as_none() {
 
 #[test]
 fn strangers_at_the_port_do_not_end_a_run() {
-    let place = Place::new();
+    let place = Ranks::new();
     let port = free_port();
     let run = format!("pretrain flows.parquet --quantizer q.safetensors -o run --epochs 1 --quiet {NET}");
     let zero = place.rank(0, 2, port, &run);

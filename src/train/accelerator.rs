@@ -97,15 +97,6 @@ impl Accelerator {
         self.training().step(lr as f32)
     }
 
-    /// Hands all gradients, as one flat list, to `change`, and takes up what it makes of them.
-    pub fn gradients(&self, change: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
-        let mut training = self.training();
-        let mut values = vec![0.0; training.len()];
-        training.read_gradients(&mut values)?;
-        change(&mut values)?;
-        training.write_gradients(&values)
-    }
-
     /// Takes up these parameters, and the moments after `steps` steps, all as flat lists.
     pub fn write(&self, parameters: &[f32], steps: u64, [m, v]: [&[f32]; 2]) -> Result<()> {
         let mut training = self.training();

@@ -422,9 +422,10 @@ impl Finetune {
         range("teacher_weight", self.teacher_weight, 0.0, 1.0)?;
         range("unlabelled_weight", self.unlabelled_weight, 0.0, 1e3)?;
         range("temperature", self.temperature, 0.0, 100.0)?;
-        if self.forest_trees > MAX_TREES {
-            let n = self.forest_trees;
-            return Err(Error::invalid(format!("forest_trees is {n}; it must be at most {MAX_TREES}")));
+        for (name, n) in [("forest_trees", self.forest_trees), ("boost_rounds", self.boost_rounds)] {
+            if n > MAX_TREES {
+                return Err(Error::invalid(format!("{name} is {n}; it must be at most {MAX_TREES}")));
+            }
         }
         if !(1..=MAX_REPEATS).contains(&self.labelled_repeats) {
             let n = self.labelled_repeats;
@@ -432,10 +433,6 @@ impl Finetune {
         }
         range("reject_below", self.reject_below, 0.0, 1.0)?;
         self.head.check(self.freeze)?;
-        if self.boost_rounds > MAX_TREES {
-            let n = self.boost_rounds;
-            return Err(Error::invalid(format!("boost_rounds is {n}; it must be at most {MAX_TREES}")));
-        }
         if self.forest_trees > 0 && self.boost_rounds > 0 {
             return Err(Error::invalid(
                 "forest_trees and boost_rounds: one kind of trees may vote: leave the other at 0",

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A directory to run commands in.
@@ -21,7 +21,7 @@ impl Place {
     /// A command line whose words hold no spaces.
     pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
-        command.current_dir(self.0.path()).args(line.split_whitespace());
+        command.current_dir(self.0.path()).args(line.split_whitespace()).stdin(Stdio::null());
         command
     }
 
