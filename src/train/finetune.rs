@@ -98,8 +98,9 @@ fn cut(settings: &Finetune, flow: usize, pass: u64, n: usize) -> usize {
     if draw >= settings.crop {
         return n;
     }
-    // Below the threshold the draw is uniform in 0..crop, so one draw decides both.
-    1 + ((draw / settings.crop * n as f64) as usize).min(n - 1)
+    // Below the threshold the draw is uniform in 0..crop, so one draw decides both. As many flows are cut after the first packet as
+    // after two or three or after four to seven: what comes first says most.
+    ((n as f64).powf(draw / settings.crop) as usize).clamp(1, n)
 }
 
 impl<'a> Classification<'a> {
@@ -250,7 +251,8 @@ impl<'a> Classification<'a> {
         let Some(trees) = self.settings.trees() else {
             return Ok(None);
         };
-        let plan = forest::Plan { trees, times: self.settings.forest_times, seed: self.settings.run.seed };
+        let Finetune { forest_times: times, crop: cut, .. } = *self.settings;
+        let plan = forest::Plan { trees, times, cut, seed: self.settings.run.seed };
         let grown = forest::grow(&self.data.train, self.centroids, &self.objective.label_weights, plan, interrupt)?;
         let forest = Forest { weight: self.settings.forest_weight as f32, ..grown };
         forest.check(self.data.labels.len())?;
@@ -583,7 +585,9 @@ mod tests {
         let mut counts = [0; 5];
         (0..n).for_each(|flow| counts[cut(&settings, flow, 3, 4)] += 1);
         assert_eq!(counts[0], 0);
-        assert!(counts[1..4].iter().all(|c| (140..260).contains(c)), "a tenth each: {counts:?}");
+        let halves = [counts[1], counts[2] + counts[3]];
+        assert!(halves.iter().all(|c| (340..460).contains(c)), "a fifth each: {counts:?}");
+        assert!(counts[2] > counts[3] && counts[3] > 100, "{counts:?}");
         assert_ne!(
             (0..n).map(|f| cut(&settings, f, 3, 4)).collect::<Vec<_>>(),
             (0..n).map(|f| cut(&settings, f, 4, 4)).collect::<Vec<_>>()

@@ -25,7 +25,7 @@ const MAX_DRAWN: usize = 1 << 31;
 /// The flows a forest learns from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample<'a> {
-    /// Row-major `[n, width]`; finite.
+    /// Row-major `[n (1 + cuts.rows), width]`; finite.
     pub features: &'a [f32],
     /// Features of a flow.
     pub width: usize,
@@ -35,18 +35,44 @@ pub(super) struct Sample<'a> {
     pub groups: &'a [u32],
     /// What a flow of each label counts.
     pub label_weights: &'a [f32],
+    /// Rows of a flow besides the whole of it.
+    pub cuts: Cuts,
+}
+
+/// Rows that stand for a flow when it has just begun. They follow the row of the whole flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cuts {
+    /// How many.
+    pub rows: usize,
+    /// How often one of them is learnt in place of the whole flow.
+    pub share: f64,
+}
+
+impl Cuts {
+    /// Flows are learnt whole.
+    pub const NONE: Self = Self { rows: 0, share: 0.0 };
+
+    /// The row to learn flow `flow` from.
+    fn row(self, flow: usize, draws: &mut Stream) -> usize {
+        let whole = flow * (1 + self.rows);
+        if self.rows > 0 && draws.uniform() < self.share { whole + 1 + draws.below(self.rows) } else { whole }
+    }
 }
 
 impl Sample<'_> {
-    fn value(&self, flow: usize, feature: usize) -> f32 {
-        self.features[flow * self.width + feature]
+    fn value(&self, row: usize, feature: usize) -> f32 {
+        self.features[row * self.width + feature]
+    }
+
+    fn label(&self, row: usize) -> u32 {
+        self.labels[row / (1 + self.cuts.rows)]
     }
 
     /// What the flows of each label count together.
-    fn weigh(&self, flows: &[usize]) -> Vec<f64> {
+    fn weigh(&self, rows: &[usize]) -> Vec<f64> {
         let mut weights = vec![0.0; self.label_weights.len()];
-        for &flow in flows {
-            let label = self.labels[flow] as usize;
+        for &row in rows {
+            let label = self.label(row) as usize;
             weights[label] += f64::from(self.label_weights[label]);
         }
         weights
@@ -86,9 +112,14 @@ pub struct Plan {
     pub trees: Trees,
     /// Whether they look at the packets' times as well as at their sizes.
     pub times: bool,
+    /// How often a flow is learnt as it begins, after one of [`CUTS`] packets: trees that never saw one know nothing of it.
+    pub cut: f64,
     /// Seed of every draw.
     pub seed: u64,
 }
+
+/// Where flows are cut.
+const CUTS: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// A forest on the labelled ones of `flows`, whose tokens stand for `centroids`; flows of a label count `label_weights`, of
 /// boosted trees all alike. The same on any number of threads.
@@ -100,19 +131,27 @@ pub fn grow(
     interrupt: &Interrupt,
 ) -> Result<Forest> {
     let width = if plan.times { FEATURES } else { PACKETS };
+    let cuts = if plan.cut > 0.0 { &CUTS[..] } else { &[] };
     let (mut values, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     for (i, label) in flows.labels.iter().enumerate() {
-        if let Some(label) = label {
-            values.extend_from_slice(&features(flows.tokens.row(i), centroids)[..width]);
-            labels.push(*label);
-            groups.push(flows.groups[i]);
+        let Some(label) = label else { continue };
+        let row = flows.tokens.row(i);
+        for n in [row.len()].into_iter().chain(cuts.iter().map(|&n| n.min(row.len()))) {
+            values.extend_from_slice(&features(&row[..n], centroids)[..width]);
         }
+        labels.push(*label);
+        groups.push(flows.groups[i]);
     }
+    let cuts = Cuts { rows: cuts.len(), share: plan.cut };
     match plan.trees {
         Trees::Bagged(n) => {
-            fit(Sample { features: &values, width, labels: &labels, groups: &groups, label_weights }, n, plan.seed)
+            let sample = Sample { features: &values, width, labels: &labels, groups: &groups, label_weights, cuts };
+            fit(sample, n, plan.seed)
         }
         Trees::Boosted { rounds } => {
+            let mut draws = Stream::new(plan.seed, 0);
+            let rows = (0..labels.len()).map(|flow| cuts.row(flow, &mut draws));
+            let values = rows.flat_map(|row| &values[row * width..][..width]).copied().collect();
             boosting::fit(&Matrix { values, width }, &labels, label_weights.len(), rounds, interrupt)
         }
     }
@@ -131,11 +170,12 @@ pub(super) fn fit(sample: Sample<'_>, n_trees: usize, seed: u64) -> Result<Fores
     let groups: Vec<Vec<usize>> = members.into_values().collect();
     let grow = |tree: usize| {
         let mut draws = Stream::new(seed, tree as u64);
-        let flows = match groups.len() {
+        let flows: Vec<usize> = match groups.len() {
             0..MIN_GROUPS => (0..n).map(|_| draws.below(n)).collect(),
             n => (0..n).flat_map(|_| &groups[draws.below(n)]).copied().collect(),
         };
-        Tree::grow(sample, flows, &mut draws)
+        let rows = flows.into_iter().map(|flow| sample.cuts.row(flow, &mut draws)).collect();
+        Tree::grow(sample, rows, &mut draws)
     };
     let trees: Vec<Tree> = (0..n_trees).into_par_iter().map(grow).collect();
     let mut forest =
@@ -206,7 +246,7 @@ fn best_split(sample: Sample<'_>, flows: &[usize], order: &[usize]) -> Option<Sp
     let mut sorted: Vec<(f32, u32)> = Vec::with_capacity(flows.len());
     for &feature in order {
         sorted.clear();
-        sorted.extend(flows.iter().map(|&flow| (sample.value(flow, feature), sample.labels[flow])));
+        sorted.extend(flows.iter().map(|&flow| (sample.value(flow, feature), sample.label(flow))));
         sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         if sorted.first().map(|first| first.0) == sorted.last().map(|last| last.0) {
             continue;
@@ -283,6 +323,7 @@ mod tests {
             labels: &labels[..800],
             groups: &groups,
             label_weights: &[1.0, 2.0],
+            cuts: Cuts::NONE,
         };
         let forest = fit(sample, 60, 1).unwrap();
         forest.check(2).unwrap();
@@ -292,6 +333,39 @@ mod tests {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         assert_eq!(threads.install(|| fit(sample, 60, 1).unwrap()), forest);
         assert_ne!(fit(sample, 60, 2).unwrap(), forest);
+    }
+
+    /// Any packet tells the label: trees that know whole flows ask for one that is not there yet.
+    #[test]
+    fn flows_that_have_just_begun_are_known_where_trees_saw_such() {
+        let labels: Vec<u32> = (0..60).map(|flow| flow % 2).collect();
+        let groups: Vec<u32> = (0..60).collect();
+        let mut features = Vec::new();
+        for &label in &labels {
+            let size = if label == 0 { 1.0 } else { 2.0 };
+            for packets in [PACKETS, 1] {
+                features.extend((0..PACKETS).map(|i| if i < packets { size } else { 0.0 }));
+            }
+        }
+        let right = |share: f64| {
+            let cuts = Cuts { rows: 1, share };
+            let sample = Sample {
+                features: &features,
+                width: PACKETS,
+                labels: &labels,
+                groups: &groups,
+                label_weights: &[1.0, 1.0],
+                cuts,
+            };
+            let rows: Vec<&[f32]> = features.chunks_exact(PACKETS).collect();
+            let forest = fit(sample, 50, 1).unwrap();
+            [0, 1].map(|begun| {
+                let rows: Vec<f32> = rows.iter().skip(begun).step_by(2).copied().flatten().copied().collect();
+                self::right(&forest, &rows, &labels)
+            })
+        };
+        assert_eq!(right(0.0), [1.0, 0.5]);
+        assert_eq!(right(0.3), [1.0, 1.0]);
     }
 
     /// Every capture is a point of its own: a tree that drew none of its flows cannot have a leaf for it alone.
@@ -313,6 +387,7 @@ mod tests {
             labels: &labels,
             groups: &groups,
             label_weights: &[1.0, 1.0],
+            cuts: Cuts::NONE,
         };
         let forest = fit(sample, 100, 1).unwrap();
         // Had every tree some flow of every capture, as it almost surely would by drawing flows, all trees would agree.
@@ -335,6 +410,7 @@ mod tests {
             labels: &labels,
             groups: &groups,
             label_weights: &[3.0, 1.0, 1.0],
+            cuts: Cuts::NONE,
         };
         let forest = fit(sample, 20, 1).unwrap();
         forest.check(3).unwrap();
@@ -362,6 +438,7 @@ mod tests {
                 labels: &labels,
                 groups,
                 label_weights: &[0.7, 1.3, 2.1, 1.0],
+                cuts: Cuts::NONE,
             };
             let Forest { roots, nodes, shares, .. } = fit(sample, 12, seed).unwrap();
             sha256(format!("{roots:?} {nodes:?} {shares:?}").as_bytes())[..16].to_string()
@@ -402,6 +479,7 @@ mod tests {
                 labels: &case.labels,
                 groups: &groups,
                 label_weights: &case.label_weights,
+                cuts: Cuts::NONE,
             };
             let flows: Vec<usize> = (0..n).collect();
             let order: Vec<usize> = (0..WIDTH).collect();

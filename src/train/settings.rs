@@ -277,7 +277,7 @@ pub struct Finetune {
     pub class_weights: ClassWeights,
     /// Probability mass that the target gives to all labels alike.
     pub label_smoothing: f64,
-    /// Probability that a training flow is cut after a random number of its packets.
+    /// Probability that a training flow is cut after a random number of its packets, whose logarithm is uniform.
     pub crop: f64,
     /// Probability that a training flow is classified with the times of another flow, so that the classifier leans on
     /// sizes: times depend on where a capture was made. The language model does not learn such sequences.

@@ -79,7 +79,8 @@ struct Flags {
     /// Probability mass that the target gives to all labels alike.
     #[arg(long)]
     label_smoothing: Option<f64>,
-    /// Probability that a training flow is cut after a random number of packets, so that the answer is good early.
+    /// Probability that a training flow is cut after a random number of packets, few more often than many, so that the
+    /// answer is good early; trees that vote learn such flows too.
     #[arg(long)]
     crop: Option<f64>,
     /// Probability that a training flow is classified with the times of another flow, so that the classifier leans on

@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::head;
 use crate::train::boosting;
-use crate::train::forest::{Sample, fit};
+use crate::train::forest::{Cuts, Sample, fit};
 use crate::train::interrupt::Interrupt;
 use rayon::prelude::*;
 
@@ -50,8 +50,14 @@ impl Forest {
     pub fn fit(x: &Matrix, labels: &[u32], n_classes: usize, seed: u64) -> Result<Self> {
         // A single group: rows are drawn one by one.
         let (groups, label_weights) = (vec![0; labels.len()], vec![1.0; n_classes]);
-        let sample =
-            Sample { features: &x.values, width: x.width, labels, groups: &groups, label_weights: &label_weights };
+        let sample = Sample {
+            features: &x.values,
+            width: x.width,
+            labels,
+            groups: &groups,
+            label_weights: &label_weights,
+            cuts: Cuts::NONE,
+        };
         Ok(Self { trees: fit(sample, TREES, seed)?, n_classes })
     }
 
