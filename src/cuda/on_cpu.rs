@@ -136,7 +136,6 @@ impl RunKernel for OnCpu {
                     name
                 }
                 Value::U32(n) => n.to_string(),
-                Value::U64(n) => n.to_string(),
                 Value::F32(v) => v.to_string(),
             });
         }
@@ -245,7 +244,19 @@ fn launchers_give_the_hosts_results() {
     let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
     let text = driver.run("cuda::on_gpu", &[]);
     let of_training = if cfg!(feature = "train") { "gradients_are_the_cpus" } else { "flows_are_the_cpus" };
-    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", of_training] {
+    let replayed = "decoding_gives_the_same_replayed_whatever_changes_meanwhile";
+    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", replayed, of_training] {
         assert!(text.contains(&format!("{test} ... ok")), "{text}");
+    }
+}
+
+/// The tests of `on_gpu_graphs` with a driver that fails where launches are recorded or replayed.
+#[test]
+#[cfg(target_os = "linux")]
+fn where_nothing_is_replayed_all_is_launched() {
+    let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
+    for failing in ["begin", "end", "make", "launch"] {
+        let text = driver.run("sequences_give_the_same_replayed", &[("TRAFFICGPT_GRAPHS", failing)]);
+        assert!(text.contains("1 passed"), "{failing}: {text}");
     }
 }
