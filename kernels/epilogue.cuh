@@ -41,27 +41,64 @@ __device__ inline float gelu_slope(float x) {
     return fmaf(gate * slope, 1.0f - gate, gate);
 }
 
-// `size` is the number of values of c.
-template <typename Real>
-__device__ inline void finish(u32 epilogue, float sum, const float* __restrict__ bias, u32 column, void* c, u64 at, u64 size) {
-    if (epilogue == PLAIN) {
+__device__ constexpr bool has_bias(u32 epilogue) {
+    return epilogue == BIAS || epilogue == GELU || epilogue == RESIDUAL || epilogue == GELU_KEPT;
+}
+
+// Whether what is in c counts.
+__device__ constexpr bool reads_c(u32 epilogue) { return epilogue == RESIDUAL || epilogue == SLOPE || epilogue == ADD; }
+
+// Value `at` of c as it is.
+template <u32 EPILOGUE, typename Real>
+__device__ inline float there(const void* c, u64 at) {
+    return EPILOGUE == SLOPE ? real(((const Real*)c)[at]) : ((const float*)c)[at];
+}
+
+// Value `at` of c, which is `before`, becomes what the epilogue says; `size` is the number of values of c.
+template <u32 EPILOGUE, typename Real>
+__device__ inline void store(float sum, float bias, float before, void* c, u64 at, u64 size) {
+    if constexpr (EPILOGUE == PLAIN) {
         ((float*)c)[at] = sum;
-    } else if (epilogue == BIAS) {
-        put(((Real*)c)[at], sum + bias[column]);
-    } else if (epilogue == GELU) {
-        put(((Real*)c)[at], gelu<Real>(sum + bias[column]));
-    } else if (epilogue == RESIDUAL) {
-        ((float*)c)[at] += sum + bias[column];
-    } else if (epilogue == GELU_KEPT) {
-        Real before;
-        put(before, sum + bias[column]);
-        ((Real*)c)[size + at] = before;
+    } else if constexpr (EPILOGUE == BIAS) {
+        put(((Real*)c)[at], sum + bias);
+    } else if constexpr (EPILOGUE == GELU) {
+        put(((Real*)c)[at], gelu<Real>(sum + bias));
+    } else if constexpr (EPILOGUE == RESIDUAL) {
+        ((float*)c)[at] = before + (sum + bias);
+    } else if constexpr (EPILOGUE == GELU_KEPT) {
+        Real kept;
+        put(kept, sum + bias);
+        ((Real*)c)[size + at] = kept;
         // Of what is kept, so that the slope is that of the value.
-        put(((Real*)c)[at], gelu<Real>(real(before)));
-    } else if (epilogue == SLOPE) {
-        Real& value = ((Real*)c)[at];
-        put(value, sum * gelu_slope<Real>(real(value)));
+        put(((Real*)c)[at], gelu<Real>(real(kept)));
+    } else if constexpr (EPILOGUE == SLOPE) {
+        put(((Real*)c)[at], sum * gelu_slope<Real>(before));
     } else {
-        ((float*)c)[at] += sum;
+        ((float*)c)[at] = before + sum;
+    }
+}
+
+template <u32 EPILOGUE>
+struct Epilogue {
+    static constexpr u32 NUMBER = EPILOGUE;
+};
+
+// Calls `body` with the epilogue of this number.
+template <typename Body>
+__device__ inline void with_epilogue(u32 epilogue, Body body) {
+    if (epilogue == PLAIN) {
+        body(Epilogue<PLAIN>());
+    } else if (epilogue == BIAS) {
+        body(Epilogue<BIAS>());
+    } else if (epilogue == GELU) {
+        body(Epilogue<GELU>());
+    } else if (epilogue == RESIDUAL) {
+        body(Epilogue<RESIDUAL>());
+    } else if (epilogue == GELU_KEPT) {
+        body(Epilogue<GELU_KEPT>());
+    } else if (epilogue == SLOPE) {
+        body(Epilogue<SLOPE>());
+    } else {
+        body(Epilogue<ADD>());
     }
 }

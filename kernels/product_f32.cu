@@ -52,13 +52,24 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
         __syncthreads();
     }
+    with_epilogue(epilogue, [&](auto chosen) {
+        constexpr u32 EPILOGUE = decltype(chosen)::NUMBER;
+        u64 size = (u64)m * n;
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
+        for (u32 i = 0; i < 4; ++i) {
+            u64 first = (u64)(row + y + i) * n + column + x;
+            float before[4], shift[4];
 #pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
-            if (row + y + i >= m || column + x + j >= n) continue;
-            u64 at = (u64)(row + y + i) * n + column + x + j;
-            finish<float>(epilogue, sums[i][j], bias, column + x + j, c, at, (u64)m * n);
+            for (u32 j = 0; j < 4; ++j) {
+                bool inside = row + y + i < m && column + x + j < n;
+                before[j] = reads_c(EPILOGUE) && inside ? there<EPILOGUE, float>(c, first + j) : 0.0f;
+                shift[j] = has_bias(EPILOGUE) && inside ? bias[column + x + j] : 0.0f;
+            }
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) {
+                if (row + y + i >= m || column + x + j >= n) continue;
+                store<EPILOGUE, float>(sums[i][j], shift[j], before[j], c, first + j, size);
+            }
         }
-    }
+    });
 }

@@ -4,6 +4,7 @@
 //
 // logits [n, vocabulary] f32          draws  [n] {u64 flow, u32 step, u32 whether the flow may end}
 // tokens [n] u32                      banned [.] u32, bit i % 32 of word i / 32 for packet i; the end is one past the last
+// rule   [1], in memory like all that changes from call to call, so that a recorded launch stays right
 //
 // NO_TOKEN is drawn where a candidate's logit is not a number, or the largest is not finite.
 //
@@ -28,6 +29,14 @@
 struct Draw {
     u64 flow;
     u32 step, may_end;
+};
+
+// Which tokens there are, and how freely they are drawn.
+struct Rule {
+    u64 seed;
+    u32 packets, eof, top_k;
+    float top_p, temperature;
+    u32 unused;
 };
 
 // The first two words of Philox4x32-10 for (flow, step), as 53 bits above 11 zeros: the uniform draw times 2^64.
@@ -140,9 +149,12 @@ __device__ inline void walk(const Candidates& all, u64 uniform, u64* scratch, u3
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    sample(const float* __restrict__ logits, u32 vocabulary, u32 packets, u32 eof, const u32* __restrict__ banned,
-           const Draw* __restrict__ draws, u64 seed, u32 top_k, float top_p, float temperature, u32* __restrict__ tokens) {
+    sample(const float* __restrict__ logits, u32 vocabulary, const Rule* __restrict__ rule, const u32* __restrict__ banned,
+           const Draw* __restrict__ draws, u32* __restrict__ tokens) {
     __shared__ u64 scratch[DIGITS + 1];
+    u64 seed = rule->seed;
+    u32 packets = rule->packets, eof = rule->eof, top_k = rule->top_k;
+    float top_p = rule->top_p, temperature = rule->temperature;
     Draw draw = draws[blockIdx.x];
     Candidates all = {logits + (u64)blockIdx.x * vocabulary, banned, packets, eof, packets + (draw.may_end ? 1 : 0), 62, 0.0f,
                       (double)temperature, 1};

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{flows, random_bundle};
+use common::{cpp, flows, random_bundle};
 use trafficgpt::Kind;
 use trafficgpt::bundle::Bundle;
 use trafficgpt::classifier::{Classifier, UNKNOWN};
@@ -64,6 +64,71 @@ fn native_and_onnx_agree_on_labels_embeddings_and_flows() {
     let b = Generator::open(&onnx, bundle.path()).unwrap();
     let sampling = Sampling { seed: 5, class: Some(1), ..Sampling::default() };
     assert_eq!(generate(&a, &mut worker, &sampling, 100), generate(&b, &mut worker, &sampling, 100));
+}
+
+/// The best and the second best of a flow's scores.
+fn two_best(scores: &[f32]) -> [f32; 2] {
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    [sorted[0], sorted[1]]
+}
+
+/// Where a GPU answers, or what takes its place in [`the_driver_on_the_cpu`].
+#[test]
+fn cuda_gives_the_natives_labels_flows_and_scores() {
+    if let Err(error) = trafficgpt::cuda::device::count() {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let bundle = random_bundle();
+    let flows = flows(30);
+    let flows = flows.as_ragged();
+    let mut worker = Worker::new();
+    let native = Classifier::open(&context("native").unwrap(), bundle.path()).unwrap();
+    let (labels, scores) = classify(&native, &mut worker, flows);
+    for (precision, allowed) in [("f32", 1e-5), ("bf16", 0.05)] {
+        let mut settings = Settings::default();
+        settings.set("engine", "cuda").unwrap();
+        settings.set("precision", precision).unwrap();
+        let cuda = Classifier::open(&Context::new(settings), bundle.path()).unwrap();
+        assert_eq!(cuda.engine(), EngineKind::Cuda);
+        let (got_labels, got_scores) = classify(&cuda, &mut worker, flows);
+        let off = scores.iter().zip(&got_scores).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+        assert!(off < allowed, "{precision}: scores differ by {off}");
+        let n = native.labels().len();
+        for (i, (got, expected)) in got_labels.iter().zip(&labels).enumerate() {
+            let [best, next] = two_best(&scores[i * n..(i + 1) * n]);
+            assert!(got == expected || best - next < 2.0 * allowed, "{precision}: flow {i} is {got}, not {expected}");
+        }
+    }
+
+    // What names no engine takes the GPU.
+    let cuda = Generator::open(&Context::new(Settings::default()), bundle.path()).unwrap();
+    let native = Generator::open(&context("native").unwrap(), bundle.path()).unwrap();
+    assert_eq!((cuda.engine(), native.engine()), (EngineKind::Cuda, EngineKind::Native));
+    let plain = Sampling { seed: 5, class: Some(1), max_packets: 24, ..Sampling::default() };
+    let choosy = Sampling { top_k: 20, top_p: 0.9, temperature: 0.8, banned: vec![3, 17], ..plain.clone() };
+    for sampling in [plain.clone(), choosy, Sampling { seed: 6, class: None, ..plain.clone() }] {
+        let expected = generate(&native, &mut worker, &sampling, 30);
+        assert_eq!(generate(&cuda, &mut worker, &sampling, 30), expected, "{sampling:?}");
+    }
+    let begun: Vec<&[Packet]> = (0..20).map(|i| &flows.row(i)[..flows.row(i).len().min(i % 6)]).collect();
+    assert_eq!(continued(&cuda, &plain, &begun), continued(&native, &plain, &begun));
+    let [mut got, mut expected] = [vec![0.0; flows.len()], vec![0.0; flows.len()]];
+    cuda.score(&mut worker, Some(2), flows, &mut got).unwrap();
+    native.score(&mut worker, Some(2), flows, &mut expected).unwrap();
+    for (i, (a, b)) in expected.iter().zip(&got).enumerate() {
+        assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "flow {i}: {a} native, {b} cuda");
+    }
+}
+
+/// The one before in a process that finds a driver which runs the kernels on the CPU.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_driver_on_the_cpu() {
+    let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
+    let text = driver.run("cuda_gives_the_natives", &[]);
+    assert!(text.contains("1 passed"), "{text}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ mod on_cpu;
 #[cfg(test)]
 mod on_gpu;
 #[cfg(test)]
+mod on_gpu_graphs;
+#[cfg(test)]
 mod on_gpu_network;
 #[cfg(test)]
 #[cfg(feature = "train")]

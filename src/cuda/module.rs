@@ -160,7 +160,7 @@ mod tests {
             (ATTEND_BF16, "u64 u64 u32 u32 u32 u64"),
             (ATTEND_CACHED_F32, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
             (ATTEND_CACHED_BF16, "u64 u64 u64 u32 u32 u32 u32 u64 u64 u64"),
-            (SAMPLE, "u64 u32 u32 u32 u64 u64 u64 u32 f32 f32 u64"),
+            (SAMPLE, "u64 u32 u64 u64 u64 u64"),
         ]);
     }
 

@@ -1,6 +1,8 @@
 //! The very source of the kernels on the CPU (`tests/kernels/on_cpu.cpp`), with the sanitizers of the C++ compiler looking
 //! for reads and writes out of bounds, undefined arithmetic and races; and the launchers on a driver that runs them there.
-#![allow(clippy::print_stdout, reason = "says why a test was skipped")]
+
+#[path = "../../tests/common/cpp.rs"]
+mod cpp;
 
 use super::brute::Precision;
 use super::checks::{self, Run};
@@ -17,7 +19,6 @@ use crate::quantizer::Codebook;
 use crate::quantizer::scaler::Point;
 use crate::tokens::Token;
 use bytemuck::Pod;
-use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -28,38 +29,10 @@ const RACES: &[&str] = &["-O1", "-g", "-fsanitize=thread", "-DON_THREADS"];
 /// A program that runs the kernels, and a directory for its buffers.
 struct OnCpu(TempDir);
 
-/// Compiles `tests/kernels/SOURCE.cpp` to `output`; where that cannot be, false, with a reason printed.
-fn compile(source: &str, flags: &[&str], output: &Path) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let run = Command::new(&compiler)
-        .args(["-std=c++20", "-pthread", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
-        .args(flags)
-        .arg("-I")
-        .arg(root.join("kernels"))
-        .arg(root.join("tests/kernels").join(source))
-        .arg("-o")
-        .arg(output)
-        .output();
-    let message = match run {
-        Ok(run) if run.status.success() => return true,
-        Ok(run) => String::from_utf8_lossy(&run.stderr).into_owned(),
-        Err(error) => {
-            println!("skipped: {compiler} does not run: {error}");
-            return false;
-        }
-    };
-    // Without the sanitizer's library, or with a C++ that lacks barriers, there is nothing to run.
-    let lacking = ["cannot find", "fatal error: barrier", "unrecognized command"];
-    assert!(lacking.iter().any(|part| message.contains(part)), "{message}");
-    println!("skipped: {compiler} cannot compile {source} with {flags:?}");
-    false
-}
-
 impl OnCpu {
     fn new(flags: &[&str]) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        compile("on_cpu.cpp", flags, &directory.path().join("on_cpu")).then_some(Self(directory))
+        cpp::compile("on_cpu.cpp", flags, &directory.path().join("on_cpu")).then_some(Self(directory))
     }
 
     fn give<T: Pod>(&self, name: &str, values: &[T]) {
@@ -163,7 +136,6 @@ impl RunKernel for OnCpu {
                     name
                 }
                 Value::U32(n) => n.to_string(),
-                Value::U64(n) => n.to_string(),
                 Value::F32(v) => v.to_string(),
             });
         }
@@ -247,32 +219,11 @@ fn kernels_have_no_races() {
     network::tokens_are_drawn_by_the_rule(&run, 33, 2);
 }
 
-/// What a process says that runs the tests `filter` and finds these libraries, each `SOURCE NAME`.
-#[cfg(target_os = "linux")]
-fn on_driver(libraries: &[&str], filter: &str, variables: &[(&str, &str)]) -> Option<String> {
-    let directory = tempfile::tempdir().unwrap();
-    for library in libraries {
-        let (source, name) = library.split_once(' ').unwrap();
-        if !compile(source, &["-O2", "-shared", "-fPIC"], &directory.path().join(name)) {
-            return None;
-        }
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([filter, "--show-output"])
-        .env("LD_LIBRARY_PATH", directory.path())
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && !text.contains("skipped:"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    Some(text.into_owned())
-}
-
 /// Those that sum over GPUs, with an NCCL whose GPUs are the processor's.
 #[test]
 #[cfg(all(target_os = "linux", feature = "train"))]
 fn gpus_sum_through_nccl() {
-    let libraries = ["driver_on_cpu.cpp libcuda.so", "nccl_on_cpu.cpp libnccl.so.2"];
+    let Some(libraries) = cpp::Libraries::compile(&[cpp::DRIVER, "nccl_on_cpu.cpp libnccl.so.2"]) else { return };
     let ranks = ("TRAFFICGPT_NCCL_RANKS", "3");
     for (filter, variables) in [
         ("parallel::device::tests::gpus_sum", &[ranks][..]),
@@ -281,7 +232,7 @@ fn gpus_sum_through_nccl() {
         ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks, ("TRAFFICGPT_GPU_HANGS", "1")]),
         ("parallel::device::tests::ranks_that_do_not_come", &[ranks]),
     ] {
-        let Some(text) = on_driver(&libraries, filter, variables) else { return };
+        let text = libraries.run(filter, variables);
         assert!(text.contains("1 passed"), "{text}");
     }
 }
@@ -290,9 +241,22 @@ fn gpus_sum_through_nccl() {
 #[test]
 #[cfg(target_os = "linux")]
 fn launchers_give_the_hosts_results() {
-    let Some(text) = on_driver(&["driver_on_cpu.cpp libcuda.so"], "cuda::on_gpu", &[]) else { return };
+    let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
+    let text = driver.run("cuda::on_gpu", &[]);
     let of_training = if cfg!(feature = "train") { "gradients_are_the_cpus" } else { "flows_are_the_cpus" };
-    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", of_training] {
+    let replayed = "decoding_gives_the_same_replayed_whatever_changes_meanwhile";
+    for test in ["a_fit_goes_where_the_cpus_goes", "flows_are_the_cpus", replayed, of_training] {
         assert!(text.contains(&format!("{test} ... ok")), "{text}");
+    }
+}
+
+/// The tests of `on_gpu_graphs` with a driver that fails where launches are recorded or replayed.
+#[test]
+#[cfg(target_os = "linux")]
+fn where_nothing_is_replayed_all_is_launched() {
+    let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
+    for failing in ["begin", "end", "make", "launch"] {
+        let text = driver.run("sequences_give_the_same_replayed", &[("TRAFFICGPT_GRAPHS", failing)]);
+        assert!(text.contains("1 passed"), "{failing}: {text}");
     }
 }

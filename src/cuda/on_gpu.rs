@@ -101,7 +101,6 @@ impl RunKernel for OnGpu {
             let buffer = bytes.map(|bytes| Buffer::of(device, bytes, "test").unwrap());
             arguments.push(match (value, &buffer) {
                 (_, Some(buffer)) => Arg::Address(buffer.begin()),
-                (Value::U64(v), _) => Arg::U64(*v),
                 (Value::F32(v), _) => Arg::F32(*v),
                 (Value::U32(v), _) => Arg::U32(*v as u32),
                 _ => unreachable!(),

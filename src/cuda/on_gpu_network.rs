@@ -16,21 +16,21 @@ use crate::tokens::{Token, Vocabulary};
 use std::sync::Arc;
 
 /// Bytes that leave hardly more than a batch of one sequence, and many batches' worth.
-const MEMORY: [usize; 2] = [400 << 10, 64 << 20];
+pub(super) const MEMORY: [usize; 2] = [400 << 10, 64 << 20];
 
 /// A vocabulary of 50 packets and 5 other tokens, heads of `n_embd / 3`, weights large enough that attention is not flat.
-fn weights(n_embd: usize) -> Arc<Weights> {
+pub(super) fn weights(n_embd: usize) -> Arc<Weights> {
     let config = Config { n_positions: 20, ..Config::new(vocabulary().len(), 2, n_embd, 3) };
     let mut weights = Weights::init(&config, 11).unwrap();
     weights.data_mut().iter_mut().filter(|w| w.abs() < 0.5).for_each(|w| *w *= 8.0);
     Arc::new(weights)
 }
 
-fn vocabulary() -> Vocabulary {
+pub(super) fn vocabulary() -> Vocabulary {
     Vocabulary::new(50, ["a".to_string()])
 }
 
-fn sequences(n: usize) -> Rows<Token> {
+pub(super) fn sequences(n: usize) -> Rows<Token> {
     let mut draws = Stream::new(9, 9);
     (0..n).map(|i| (0..1 + i * 7 % 20).map(|_| draws.below(vocabulary().len()) as Token).collect::<Vec<_>>()).collect()
 }
@@ -58,7 +58,7 @@ fn allowed(precision: Precision) -> f32 {
 }
 
 /// A width that is no multiple of 8 where that may be, and one that is.
-const CASES: [(usize, Precision); 3] = [(30, Precision::F32), (24, Precision::F32), (48, Precision::Bf16)];
+pub(super) const CASES: [(usize, Precision); 3] = [(30, Precision::F32), (24, Precision::F32), (48, Precision::Bf16)];
 
 #[test]
 fn embeddings_are_the_cpus_whole_and_in_parts() {

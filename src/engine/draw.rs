@@ -29,7 +29,7 @@ impl<'a> Drawing<'a> {
     }
 
     /// The rule, as a GPU takes it.
-    pub(super) fn rule(&self) -> Rule<'_> {
+    pub(crate) fn rule(&self) -> Rule<'_> {
         Rule { vocabulary: self.vocabulary, sampling: self.sampling, banned: &self.banned }
     }
 }

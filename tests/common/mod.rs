@@ -1,6 +1,8 @@
 //! What several test programs need: a small bundle with random weights, and flows to feed it.
 #![allow(dead_code)]
 
+pub mod cpp;
+
 use tempfile::TempDir;
 use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
 use trafficgpt::gpt2::{Config, Weights};

@@ -68,14 +68,14 @@ static bool find_kernel(const char* name, With with) {
     return found;
 }
 
-// Runs `kernel`; `argument(i, pointer to T)` gives argument i of type T.
+// `kernel` with its arguments, to be run; `argument(i, pointer to T)` gives argument i of type T.
 template <typename... T, size_t... I, typename Argument>
-static void run_kernel(void (*kernel)(T...), unsigned grid, Argument argument, std::index_sequence<I...>) {
+static std::function<void()> bind_kernel(void (*kernel)(T...), unsigned grid, Argument argument, std::index_sequence<I...>) {
     std::tuple<T...> arguments{argument(I, (T*)nullptr)...};
-    launch(grid, [=] { std::apply(kernel, arguments); });
+    return [=] { launch(grid, [=] { std::apply(kernel, arguments); }); };
 }
 
 template <typename... T, typename Argument>
-static void run_kernel(void (*kernel)(T...), unsigned grid, Argument argument) {
-    run_kernel(kernel, grid, argument, std::index_sequence_for<T...>());
+static std::function<void()> bind_kernel(void (*kernel)(T...), unsigned grid, Argument argument) {
+    return bind_kernel(kernel, grid, argument, std::index_sequence_for<T...>());
 }

@@ -200,6 +200,7 @@ using std::fma;
 #include "norm_backward.cu"
 #include "pool.cu"
 #include "product_bf16.cu"
+#include "product_bf16_gradient.cu"
 #include "product_f32.cu"
 #include "residual.cu"
 #include "sample.cu"

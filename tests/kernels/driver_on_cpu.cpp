@@ -1,41 +1,60 @@
 // A libcuda.so that runs the kernels on the CPU, as far as the launchers use the driver, so that they can be tested where there
 // is no GPU. It checks what a driver does not: that copies and the ends of buffers are respected, and that a kernel is in the
-// PTX that is loaded. Its memory begins with noise.
+// PTX that is loaded; that only launches are recorded, and that no graph is replayed that names memory which was freed meanwhile.
+// Its memory begins with noise.
 
 #include "arguments.hpp"
+#include "streams_on_cpu.hpp"
 
-#include <map>
-#include <mutex>
-#include <string>
-
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, NOT_READY = 600 };
-
-typedef unsigned long long Address;
+enum {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_CONTEXT = 201,
+    INVALID_PTX = 218,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    NOT_SUPPORTED = 801,
+    RECORDING_UNSUPPORTED = 900,
+    RECORDING_INVALIDATED = 901
+};
 
 static const unsigned char NOISE = 0xa5;
 static const size_t FENCE = 64, MEMORY = 1 << 30;
 
-static std::mutex lock;
-static std::map<Address, size_t> allocations;
-static size_t used = 0;
+struct Allocation {
+    size_t size, number;
+};
+static std::map<Address, Allocation> allocations, pinned;
+static size_t used = 0, numbers = 0;
 
-// Whether `bytes` from `address` on lie within one allocation.
-static bool inside(Address address, size_t bytes) {
-    std::lock_guard<std::mutex> guard(lock);
-    auto next = allocations.upper_bound(address);
-    if (next == allocations.begin()) return false;
-    auto [begin, size] = *std::prev(next);
-    return address + bytes <= begin + size;
+// Whether `bytes` from `address` on lie within one of `all`, and in which.
+static bool inside(const std::map<Address, Allocation>& all, Address address, size_t bytes, size_t* number = nullptr) {
+    Guard guard(lock);
+    auto next = all.upper_bound(address);
+    if (next == all.begin()) return false;
+    auto [begin, allocation] = *std::prev(next);
+    if (number) *number = allocation.number;
+    return address + bytes <= begin + allocation.size;
 }
 
-static thread_local void* current = nullptr;
-static int context, stream;
+static bool inside(Address address, size_t bytes) { return inside(allocations, address, bytes); }
 
-// Runs the kernel of `name` with the arguments that a launch points to; with `grid` 0 only says whether there is one.
-static bool run(const char* name, unsigned grid, void** arguments) {
-    auto argument = [=]<typename T>(size_t i, T*) -> T { return *(T*)arguments[i]; };
+static thread_local void* current = nullptr;
+static int context;
+
+// The launch of the kernel of `name` with the arguments that are pointed to; with `grid` 0 only whether there is one.
+static bool bind(const char* name, unsigned grid, void** arguments, Launch* launch) {
+    auto argument = [=]<typename T>(size_t i, T*) -> T {
+        T value = *(T*)arguments[i];
+        size_t number;
+        if constexpr (std::is_pointer_v<T>) {
+            if (inside(allocations, (Address)value, 1, &number)) launch->names.emplace_back((Address)value, number);
+        }
+        return value;
+    };
     return find_kernel(name, [&](auto* kernel) {
-        if (grid > 0) run_kernel(kernel, grid, argument);
+        if (grid > 0) launch->job = bind_kernel(kernel, grid, argument);
     });
 }
 
@@ -54,75 +73,195 @@ int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, SUCCESS;
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 int cuCtxGetCurrent(void** out) { return *out = current, SUCCESS; }
 int cuCtxSetCurrent(void* to) { return current = to, SUCCESS; }
-int cuCtxSynchronize() { return SUCCESS; }
+int cuCtxSynchronize() {
+    Guard guard(lock);
+    for (Stream* stream : streams) finish(stream);
+    return SUCCESS;
+}
 int cuGetErrorName(int, const char** text) { return *text = "an error of the CPU's driver", SUCCESS; }
 int cuGetErrorString(int, const char** text) { return *text = "an error of the CPU's driver", SUCCESS; }
 
-int cuStreamCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
-int cuStreamDestroy_v2(void*) { return SUCCESS; }
-int cuStreamSynchronize(void*) { return SUCCESS; }
-int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-int cuEventCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
-int cuEventDestroy_v2(void*) { return SUCCESS; }
-int cuEventRecord(void*, void*) { return SUCCESS; }
-int cuEventQuery(void*) { return getenv("TRAFFICGPT_GPU_HANGS") ? NOT_READY : SUCCESS; }
+int cuStreamCreate(void** out, unsigned) {
+    Guard guard(lock);
+    streams.push_back(new Stream);
+    return *out = streams.back(), SUCCESS;
+}
+int cuStreamDestroy_v2(Stream* stream) {
+    // Not deleted: events may still name it.
+    Guard guard(lock);
+    return finish(stream), SUCCESS;
+}
+int cuStreamSynchronize(Stream* stream) {
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    return finish(stream), SUCCESS;
+}
+int cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    Event then = *event;
+    if (then.stream && then.stream != stream) add(stream, [=] { finish(then.stream, then.after); });
+    return SUCCESS;
+}
+int cuEventCreate(void** out, unsigned) { return *out = new Event, SUCCESS; }
+int cuEventDestroy_v2(Event* event) {
+    delete event;
+    return SUCCESS;
+}
+int cuEventRecord(Event* event, Stream* stream) {
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    *event = {stream, stream->done + stream->waiting.size()};
+    return SUCCESS;
+}
+int cuEventSynchronize(Event* event) {
+    Guard guard(lock);
+    if (event->stream) finish(event->stream, event->after);
+    return SUCCESS;
+}
+int cuEventQuery(Event* event) { return getenv("TRAFFICGPT_GPU_HANGS") ? NOT_READY : cuEventSynchronize(event); }
+
+int cuStreamBeginCapture_v2(Stream* stream, int) {
+    Guard guard(lock);
+    if (graphs_fail("begin")) return NOT_SUPPORTED;
+    if (stream->records) return INVALID_VALUE;
+    return stream->records = true, SUCCESS;
+}
+int cuStreamEndCapture(Stream* stream, Graph** out) {
+    Guard guard(lock);
+    *out = nullptr;
+    if (!stream->records) return INVALID_VALUE;
+    stream->records = false;
+    std::vector<Launch> launches = std::move(stream->recorded);
+    stream->recorded.clear();
+    if (graphs_fail("end")) return RECORDING_INVALIDATED;
+    return *out = new Graph{launches}, SUCCESS;
+}
+int cuGraphInstantiateWithFlags(Graph** out, Graph* graph, unsigned long long) {
+    if (graphs_fail("make")) return OUT_OF_MEMORY;
+    return *out = new Graph(*graph), SUCCESS;
+}
+int cuGraphLaunch(Graph* graph, Stream* stream) {
+    Guard guard(lock);
+    if (!current) return INVALID_CONTEXT;
+    if (graphs_fail("launch")) return INVALID_VALUE;
+    for (const Launch& launch : graph->launches) {
+        for (auto [address, number] : launch.names) {
+            size_t now;
+            if (!inside(allocations, address, 1, &now) || now != number) {
+                fprintf(stderr, "a graph names memory that has been freed\n");
+                abort();
+            }
+        }
+        add(stream, launch.job);
+    }
+    return SUCCESS;
+}
+int cuGraphExecDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
+}
+int cuGraphDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
+}
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
-    std::lock_guard<std::mutex> guard(lock);
+    Guard guard(lock);
     return *free = MEMORY - used, *total = MEMORY, SUCCESS;
 }
 
-int cuMemAllocAsync(Address* out, size_t bytes, void*) {
+static void* noise(size_t bytes) {
+    void* memory = aligned_alloc(256, (bytes + FENCE + 255) / 256 * 256);
+    return memset(memory, NOISE, bytes + FENCE);
+}
+
+static void check_fence(Address address, size_t bytes) {
+    const unsigned char* end = (const unsigned char*)address + bytes;
+    for (size_t i = 0; i < FENCE; ++i) {
+        if (end[i] == NOISE) continue;
+        fprintf(stderr, "something was written past a buffer of %zu bytes\n", bytes);
+        abort();
+    }
+}
+
+int cuMemAllocAsync(Address* out, size_t bytes, Stream* stream) {
     if (!current) return INVALID_CONTEXT;
     if (bytes == 0) return INVALID_VALUE;
-    std::lock_guard<std::mutex> guard(lock);
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
     if (bytes > MEMORY - used) return OUT_OF_MEMORY;
-    void* memory = aligned_alloc(256, (bytes + FENCE + 255) / 256 * 256);
-    memset(memory, NOISE, bytes + FENCE);
-    *out = (Address)memory;
-    allocations[*out] = bytes;
+    *out = (Address)noise(bytes);
+    allocations[*out] = {bytes, numbers++};
     used += bytes;
     return SUCCESS;
 }
 
-int cuMemFreeAsync(Address address, void*) {
-    std::lock_guard<std::mutex> guard(lock);
+int cuMemFreeAsync(Address address, Stream* stream) {
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    finish(stream);
     auto at = allocations.find(address);
     if (at == allocations.end()) return INVALID_VALUE;
-    const unsigned char* end = (const unsigned char*)address + at->second;
-    for (size_t i = 0; i < FENCE; ++i) {
-        if (end[i] != NOISE) {
-            fprintf(stderr, "something was written past a buffer of %zu bytes\n", at->second);
-            abort();
-        }
-    }
-    used -= at->second;
+    check_fence(address, at->second.size);
+    used -= at->second.size;
     allocations.erase(at);
     free((void*)address);
     return SUCCESS;
 }
 
-int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
-    if (!inside(to, bytes)) return INVALID_VALUE;
-    memcpy((void*)to, from, bytes);
+int cuMemHostAlloc(void** out, size_t bytes, unsigned) {
+    if (!current) return INVALID_CONTEXT;
+    Guard guard(lock);
+    *out = noise(bytes);
+    pinned[(Address)*out] = {bytes, numbers++};
     return SUCCESS;
 }
 
-int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
+int cuMemFreeHost(void* memory) {
+    Guard guard(lock);
+    auto at = pinned.find((Address)memory);
+    if (at == pinned.end()) return INVALID_VALUE;
+    check_fence(at->first, at->second.size);
+    pinned.erase(at);
+    free(memory);
+    return SUCCESS;
+}
+
+// Copies on `stream`, when it comes to it, from or to `host`.
+static int copy(Stream* stream, void* to, const void* from, size_t bytes, const void* host) {
+    Guard guard(lock);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    bool may_wait = inside(pinned, (Address)host, bytes);
+    add(stream, [=] { memcpy(to, from, bytes); }, may_wait);
+    // Of other memory the driver has a copy when the call comes back, or has written it.
+    if (!may_wait) finish(stream);
+    return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, Stream* stream) {
+    if (!inside(to, bytes)) return INVALID_VALUE;
+    return copy(stream, (void*)to, from, bytes, from);
+}
+
+int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, Stream* stream) {
     if (!inside(from, bytes)) return INVALID_VALUE;
-    memcpy(to, (const void*)from, bytes);
-    return SUCCESS;
+    return copy(stream, to, (const void*)from, bytes, to);
 }
 
-int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void*) {
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, Stream* stream) {
+    Guard guard(lock);
     if (!inside(to, bytes) || !inside(from, bytes)) return INVALID_VALUE;
-    memcpy((void*)to, (const void*)from, bytes);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    add(stream, [=] { memcpy((void*)to, (const void*)from, bytes); });
     return SUCCESS;
 }
 
-int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void*) {
+int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Stream* stream) {
+    Guard guard(lock);
     if (!inside(to, bytes)) return INVALID_VALUE;
-    memset((void*)to, value, bytes);
+    if (stream->records) return RECORDING_UNSUPPORTED;
+    add(stream, [=] { memset((void*)to, value, bytes); });
     return SUCCESS;
 }
 
@@ -139,22 +278,27 @@ int cuModuleUnload(void* module) {
 
 int cuModuleGetFunction(void** out, void* module, const char* name) {
     if (((std::string*)module)->find(std::string(".visible .entry ") + name + "(") == std::string::npos) return NOT_FOUND;
-    if (!run(name, 0, nullptr)) return NOT_FOUND;
+    if (!bind(name, 0, nullptr, nullptr)) return NOT_FOUND;
     static std::map<std::string, int> functions;
-    std::lock_guard<std::mutex> guard(lock);
+    Guard guard(lock);
     *out = (void*)functions.try_emplace(name).first->first.c_str();
     return SUCCESS;
 }
 
 int cuLaunchKernel(void* function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned block, unsigned block_y,
-                   unsigned block_z, unsigned shared, void*, void** arguments, void**) {
+                   unsigned block_z, unsigned shared, Stream* stream, void** arguments, void**) {
     if (!current) return INVALID_CONTEXT;
     if (grid == 0 || grid_y != 1 || grid_z != 1 || block != BLOCK || block_y != 1 || block_z != 1 || shared != 0) {
         return INVALID_VALUE;
     }
-    // One at a time: blocks share the memory that the kernels declare.
-    static std::mutex one;
-    std::lock_guard<std::mutex> guard(one);
-    return run((const char*)function, grid, arguments) ? SUCCESS : NOT_FOUND;
+    Guard guard(lock);
+    Launch launch;
+    if (!bind((const char*)function, grid, arguments, &launch)) return NOT_FOUND;
+    if (stream->records) {
+        stream->recorded.push_back(std::move(launch));
+    } else {
+        add(stream, std::move(launch.job));
+    }
+    return SUCCESS;
 }
 }

@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
             return (T)strtoull(text, nullptr, 10);
         }
     };
-    bool found = find_kernel(argv[1], [&](auto* kernel) { run_kernel(kernel, strtoul(argv[3], nullptr, 10), argument); });
+    bool found = find_kernel(argv[1], [&](auto* kernel) { bind_kernel(kernel, strtoul(argv[3], nullptr, 10), argument)(); });
     if (!found) return 2;
     for (const auto& [name, buffer] : buffers) {
         if (buffer.written) buffer.write();

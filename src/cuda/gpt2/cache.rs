@@ -60,6 +60,11 @@ impl Cache {
         })
     }
 
+    /// What no other cache is called.
+    pub(super) fn id(&self) -> u64 {
+        self.keys.id()
+    }
+
     pub(super) fn slots(&self) -> usize {
         self.lengths.len()
     }

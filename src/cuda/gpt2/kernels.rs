@@ -2,7 +2,6 @@
 //!
 //! Addresses are the caller's promise: that there is as much behind them as the numbers beside them say.
 
-use super::lane::Rule;
 use super::weights::Norm;
 use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
@@ -73,6 +72,7 @@ pub(in crate::cuda) struct Factors {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cuda) enum Arg {
     Address(u64),
+    #[cfg(feature = "train")]
     U64(u64),
     U32(u32),
     F32(f32),
@@ -83,7 +83,7 @@ fn count(n: usize) -> Arg {
     Arg::U32(n as u32)
 }
 
-use Arg::{Address, F32, U32, U64};
+use Arg::{Address, F32, U32};
 
 /// The kernels of one precision, loaded.
 pub(in crate::cuda) struct Kernels {
@@ -291,28 +291,15 @@ impl Kernels {
     }
 
     /// Draws `n` tokens from rows of `n_logits`.
-    #[allow(clippy::too_many_arguments, reason = "the kernel's")]
     pub(in crate::cuda) fn sample(
         &self,
         device: &Device,
         n: usize,
         n_logits: usize,
-        Rule { vocabulary, sampling, .. }: &Rule<'_>,
-        [logits, banned, draws, tokens]: [u64; 4],
+        [logits, rule, banned, draws, tokens]: [u64; 5],
     ) -> Result<()> {
-        let arguments = [
-            Address(logits),
-            count(n_logits),
-            U32(vocabulary.n_packet_tokens),
-            U32(vocabulary.eof),
-            Address(banned),
-            Address(draws),
-            U64(sampling.seed),
-            U32(sampling.top_k),
-            F32(sampling.top_p),
-            F32(sampling.temperature),
-            Address(tokens),
-        ];
+        let arguments =
+            [Address(logits), count(n_logits), Address(rule), Address(banned), Address(draws), Address(tokens)];
         launch(device, "drawing tokens", &self.sample, n, &arguments)
     }
 
@@ -340,7 +327,9 @@ pub(in crate::cuda) fn launch(
         let mut launch = stream.launch_builder(function);
         for argument in arguments {
             match argument {
-                Address(v) | U64(v) => launch.arg(v),
+                Address(v) => launch.arg(v),
+                #[cfg(feature = "train")]
+                Arg::U64(v) => launch.arg(v),
                 U32(v) => launch.arg(v),
                 F32(v) => launch.arg(v),
             };

@@ -9,18 +9,22 @@ mod buffer;
 mod cache;
 #[cfg(test)]
 pub(super) mod checks;
+mod decode;
+mod graphs;
 mod kernels;
 mod lane;
 mod network;
+mod pinned;
 mod weights;
 mod workspace;
 
 pub(super) use buffer::Buffer;
+pub use decode::{Draw, Rule};
 #[cfg(any(test, feature = "train"))]
 pub(super) use kernels::{Arg, launch};
 #[cfg(feature = "train")]
 pub(super) use kernels::{Epilogue, Factors, Kernels, Layout, Shape};
-pub use lane::{Draw, Lane, Rule};
+pub use lane::Lane;
 #[cfg(feature = "train")]
 pub(super) use network::check_shape;
 pub use network::{Network, Options};

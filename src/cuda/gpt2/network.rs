@@ -23,6 +23,8 @@ pub struct Options {
     pub device: usize,
     /// Bytes of the GPU's memory that weights, caches and batches may take; half of what is free at the start, if absent.
     pub memory: Option<usize>,
+    /// Launch kernels one by one also where many launches come again and could be replayed as one.
+    pub plain_launches: bool,
 }
 
 /// A network, loaded and ready to run: weights, kernels, and memory for those who run it.
@@ -31,6 +33,7 @@ pub struct Network {
     kernels: Kernels,
     weights: DeviceWeights,
     budget: Arc<Budget>,
+    plain_launches: bool,
 }
 
 impl Network {
@@ -63,7 +66,8 @@ impl Network {
         }
         let kernels = Kernels::load(device, precision)?;
         let weights = DeviceWeights::upload(device, weights, precision)?;
-        Ok(Arc::new(Self { device: device.clone(), kernels, weights, budget: Budget::new(memory - needed) }))
+        let (budget, plain_launches) = (Budget::new(memory - needed), options.plain_launches);
+        Ok(Arc::new(Self { device: device.clone(), kernels, weights, budget, plain_launches }))
     }
 
     /// The network's shape.
@@ -83,7 +87,7 @@ impl Network {
 
     /// One worker's way through it, with a stream, buffers and caches of its own.
     pub fn lane(self: &Arc<Self>) -> Result<Lane> {
-        Ok(Lane::new(self.clone(), self.device.beside()?))
+        Ok(Lane::new(self.clone(), self.device.beside()?, !self.plain_launches))
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {

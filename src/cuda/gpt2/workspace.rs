@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Most rows at once: enough to fill any GPU, and no index of a kernel passes 32 bits.
 const MAX_ROWS: usize = 1 << 17;
 
+/// Words of the rule that tokens are drawn by, before all rows.
+pub(super) const RULE_WORDS: usize = 8;
+
 /// Words of a row's input: a draw (four), the token, its position, its slot. One more ends the list of sequences, and
 /// behind all lies a bit for each token of the vocabulary.
 pub(super) const INPUT_WORDS: usize = 7;
@@ -19,7 +22,7 @@ pub(super) const INPUT_WORDS: usize = 7;
 /// Buffers for `rows` rows.
 pub(super) struct Workspace {
     pub rows: usize,
-    /// What the host gives: see [`INPUT_WORDS`].
+    /// What the host gives: see [`RULE_WORDS`] and [`INPUT_WORDS`].
     pub input: Buffer,
     /// The residual stream `[rows, d]` f32.
     pub x: Buffer,
@@ -42,7 +45,7 @@ impl Workspace {
 
     /// Bytes that any number of rows takes besides.
     fn rest(config: &Config) -> usize {
-        4 * (1 + config.vocab_size.div_ceil(32))
+        4 * (RULE_WORDS + 1 + config.vocab_size.div_ceil(32))
     }
 
     /// Makes `space` large enough for `wanted` rows or for as many as may be, at least `least`; what it was is lost.

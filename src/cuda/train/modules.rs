@@ -48,7 +48,7 @@ pub(in crate::cuda) const SQUARES: Kernel = Kernel { name: "squares", ptx: OPTIM
 pub(in crate::cuda) const CLIP: Kernel = Kernel { name: "clip", ptx: OPTIMIZER_FILE };
 pub(in crate::cuda) const ADAM: Kernel = Kernel { name: "adam", ptx: OPTIMIZER_FILE };
 
-const TENSOR_FILE: &str = include_str!("../../../kernels/ptx/product_bf16.ptx");
-pub(in crate::cuda) const PRODUCT_BF16_GRADIENT: Kernel = Kernel { name: "product_bf16_gradient", ptx: TENSOR_FILE };
+const GRADIENT_FILE: &str = include_str!("../../../kernels/ptx/product_bf16_gradient.ptx");
+pub(in crate::cuda) const PRODUCT_BF16_GRADIENT: Kernel = Kernel { name: "product_bf16_gradient", ptx: GRADIENT_FILE };
 pub(in crate::cuda) const PRODUCT_BF16_GRADIENT_SMALL: Kernel =
-    Kernel { name: "product_bf16_gradient_small", ptx: TENSOR_FILE };
+    Kernel { name: "product_bf16_gradient_small", ptx: GRADIENT_FILE };
