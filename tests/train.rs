@@ -3,6 +3,10 @@
 #![cfg(feature = "train")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[cfg(target_os = "linux")]
+#[path = "common/gpus.rs"]
+mod gpus;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -319,26 +323,6 @@ fn mistakes_are_named_and_leave_nothing_behind() {
     place.refused("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
 }
 
-/// A directory with a driver that runs the kernels on the CPU; none where it cannot be compiled.
-fn driver() -> Option<TempDir> {
-    let (root, directory) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let run = Command::new(compiler)
-        .args(["-std=c++20", "-pthread", "-ffp-contract=off", "-O2", "-shared", "-fPIC", "-I"])
-        .arg(root.join("kernels"))
-        .arg(root.join("tests/kernels/driver_on_cpu.cpp"))
-        .arg("-o")
-        .arg(directory.path().join("libcuda.so"))
-        .output();
-    match run {
-        Ok(output) if output.status.success() => Some(directory),
-        other => {
-            println!("skipped: no C++ compiler makes the CPU's driver: {other:?}");
-            None
-        }
-    }
-}
-
 /// Losses of the steps and of the evaluations of a run.
 fn losses(run: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -353,10 +337,10 @@ fn losses(run: &Path) -> Vec<f64> {
 #[test]
 #[cfg(target_os = "linux")]
 fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints() {
-    let Some(driver) = driver() else { return };
+    let Some(libraries) = gpus::libraries() else { return };
     let place = Place::new();
     let run = |arguments: &str| {
-        let output = place.command(arguments).env("LD_LIBRARY_PATH", driver.path()).output().unwrap();
+        let output = place.command(arguments).env("LD_LIBRARY_PATH", &libraries.driver).output().unwrap();
         assert!(output.status.success(), "{arguments}: {}", text(&output));
     };
     let close = |name: &str, most: f64| {

@@ -119,10 +119,22 @@ pub enum Device {
     /// The CPU.
     #[default]
     Cpu,
-    /// The first GPU that CUDA shows; products read bf16, master weights and gradients are f32.
+    /// A GPU: of several ranks each its own, else the first that CUDA shows. Products read bf16, master weights and gradients
+    /// are f32.
     Cuda,
     /// The same, all in f32.
     CudaF32,
+}
+
+impl Device {
+    /// As it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::CudaF32 => "cuda-f32",
+        }
+    }
 }
 
 impl std::str::FromStr for Device {

@@ -4,9 +4,12 @@
 
 #include "arguments.hpp"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
+#include <unistd.h>
+#include <vector>
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, NOT_READY = 600 };
 
@@ -29,7 +32,39 @@ static bool inside(Address address, size_t bytes) {
 }
 
 static thread_local void* current = nullptr;
-static int context, stream;
+// Primary contexts by GPU: how often each is held.
+static int contexts[64], stream;
+
+// The GPUs of the machine, TRAFFICGPT_GPUS or one, of which CUDA_VISIBLE_DEVICES may show some.
+static std::vector<int> gpus() {
+    const char *all = getenv("TRAFFICGPT_GPUS"), *shown = getenv("CUDA_VISIBLE_DEVICES");
+    int n = std::min(all ? atoi(all) : 1, 64);
+    std::vector<int> out;
+    if (!shown) {
+        for (int i = 0; i < n; ++i) out.push_back(i);
+        return out;
+    }
+    for (const char* at = shown; *at; at = *at == ',' ? at + 1 : at) {
+        char* end;
+        long gpu = strtol(at, &end, 10);
+        if (end == at || gpu < 0 || gpu >= n) break;
+        out.push_back((int)gpu);
+        at = end;
+    }
+    return out;
+}
+
+// Whether nothing that is asked for ends any more: TRAFFICGPT_GPU_HANGS names a file that says so by being there.
+static bool hangs() {
+    const char* file = getenv("TRAFFICGPT_GPU_HANGS");
+    return file && access(file, F_OK) == 0;
+}
+
+// What waits for a GPU that hangs does not come back.
+static int wait() {
+    while (hangs()) sleep(1);
+    return SUCCESS;
+}
 
 // Runs the kernel of `name` with the arguments that a launch points to; with `grid` 0 only says whether there is one.
 static bool run(const char* name, unsigned grid, void** arguments) {
@@ -42,16 +77,30 @@ static bool run(const char* name, unsigned grid, void** arguments) {
 extern "C" {
 
 int cuInit(unsigned) { return SUCCESS; }
-int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
-int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+int cuDeviceGetCount(int* count) { return *count = (int)gpus().size(), SUCCESS; }
+int cuDeviceGet(int* device, int ordinal) {
+    if (ordinal < 0 || ordinal >= (int)gpus().size()) return INVALID_VALUE;
+    return *device = gpus()[ordinal], SUCCESS;
+}
+int cuDeviceGetUuid(char* uuid, int device) { return memset(uuid, 0xc0 + device, 16), SUCCESS; }
+int cuDeviceGetUuid_v2(char* uuid, int device) { return cuDeviceGetUuid(uuid, device); }
 int cuDeviceGetName(char* name, int length, int) { return snprintf(name, length, "CPU"), SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     // Compute capability 8.0; memory pools; two multiprocessors.
     *value = attribute == 75 ? 8 : attribute == 115 ? 1 : attribute == 16 ? 2 : 0;
     return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, SUCCESS; }
-int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** out, int device) {
+    std::lock_guard<std::mutex> guard(lock);
+    contexts[device]++;
+    return *out = &contexts[device], SUCCESS;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    std::unique_lock<std::mutex> guard(lock);
+    bool is_last = --contexts[device] == 0;
+    guard.unlock();
+    return is_last ? wait() : SUCCESS;
+}
 int cuCtxGetCurrent(void** out) { return *out = current, SUCCESS; }
 int cuCtxSetCurrent(void* to) { return current = to, SUCCESS; }
 int cuCtxSynchronize() { return SUCCESS; }
@@ -60,12 +109,12 @@ int cuGetErrorString(int, const char** text) { return *text = "an error of the C
 
 int cuStreamCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
 int cuStreamDestroy_v2(void*) { return SUCCESS; }
-int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuStreamSynchronize(void*) { return wait(); }
 int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 int cuEventCreate(void** out, unsigned) { return *out = &stream, SUCCESS; }
 int cuEventDestroy_v2(void*) { return SUCCESS; }
 int cuEventRecord(void*, void*) { return SUCCESS; }
-int cuEventQuery(void*) { return getenv("TRAFFICGPT_GPU_HANGS") ? NOT_READY : SUCCESS; }
+int cuEventQuery(void*) { return hangs() ? NOT_READY : SUCCESS; }
 
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
     std::lock_guard<std::mutex> guard(lock);
@@ -104,12 +153,15 @@ int cuMemFreeAsync(Address address, void*) {
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void*) {
     if (!inside(to, bytes)) return INVALID_VALUE;
+    // From memory that is not pinned: what is longer than this has gone to the GPU when the call comes back.
+    if (bytes > 1 << 16) wait();
     memcpy((void*)to, from, bytes);
     return SUCCESS;
 }
 
 int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void*) {
     if (!inside(from, bytes)) return INVALID_VALUE;
+    wait();
     memcpy(to, (const void*)from, bytes);
     return SUCCESS;
 }

@@ -18,6 +18,7 @@ pub use parameters::Adam;
 use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::cuda::gpt2::{Epilogue, Factors, Layout, Shape, check_shape, width};
+use crate::cuda::nccl::Floats;
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Dropout, Masks, NO_TARGET, Weights, check_sequences};
 use crate::packet::Ragged;
@@ -88,6 +89,11 @@ impl Training {
     /// Takes up these gradients.
     pub fn write_gradients(&mut self, values: &[f32]) -> Result<()> {
         self.parameters.write_grads(&self.device, values)
+    }
+
+    /// All gradients, to be summed with those of others.
+    pub fn gradients(&mut self) -> &mut Floats {
+        &mut self.parameters.grads
     }
 
     /// Reads the optimizer's means of gradients and of their squares.
