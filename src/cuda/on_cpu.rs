@@ -288,6 +288,15 @@ fn gpus_sum_through_nccl() {
     }
 }
 
+/// Those that need a GPU with little memory.
+#[test]
+#[cfg(all(target_os = "linux", feature = "train"))]
+fn too_large_batches_are_split() {
+    let memory = ("TRAFFICGPT_GPU_MEMORY", "50000000");
+    let Some(text) = on_driver(&["driver_on_cpu.cpp libcuda.so"], "train::accelerator", &[memory]) else { return };
+    assert!(text.contains("1 passed"), "{text}");
+}
+
 /// The tests of `on_gpu`, all of them, in a process that finds a driver which runs on the CPU.
 #[test]
 #[cfg(target_os = "linux")]

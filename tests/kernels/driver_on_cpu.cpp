@@ -16,7 +16,9 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
 typedef unsigned long long Address;
 
 static const unsigned char NOISE = 0xa5;
-static const size_t FENCE = 64, MEMORY = 1 << 30;
+static const size_t FENCE = 64;
+static const char* const OTHER_MEMORY = getenv("TRAFFICGPT_GPU_MEMORY");
+static const size_t MEMORY = OTHER_MEMORY ? strtoull(OTHER_MEMORY, nullptr, 10) : 1 << 30;
 
 static std::mutex lock;
 static std::map<Address, size_t> allocations;
