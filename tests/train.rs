@@ -343,13 +343,14 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
         let output = place.command(arguments).env("LD_LIBRARY_PATH", &libraries.driver).output().unwrap();
         assert!(output.status.success(), "{arguments}: {}", text(&output));
     };
-    let close = |name: &str, most: f64| {
-        let [cpu, other] = ["cpu", name].map(|name| losses(&place.path(name)));
+    let close_to = |cpu: &str, name: &str, most: f64| {
+        let [cpu, other] = [cpu, name].map(|name| losses(&place.path(name)));
         assert!(!cpu.is_empty() && cpu.len() == other.len(), "{cpu:?} {other:?}");
         for (a, b) in cpu.iter().zip(&other) {
             assert!((a / b - 1.0).abs() < most, "{name}: {a} on the CPU, {b}");
         }
     };
+    let close = |name: &str, most: f64| close_to("cpu", name, most);
     let flags = "--layers 2 --width 8 --heads 2 --batch-tokens 128 --accumulate 2 --log-every 1 --eval-every 3";
     let begin = format!("pretrain flows.parquet --quantizer q.safetensors {flags} --quiet");
     for (name, device) in [("cpu", "cpu"), ("f32", "cuda-f32"), ("bf16", "cuda")] {
@@ -372,6 +373,14 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
     run(&format!("{begin} --device cpu -o cpu"));
     run(&format!("{begin} --device cuda-f32 -o f32-classifier"));
     close("f32-classifier", 1e-4);
+    // A network that stays as it is runs there too, for the CPU to learn or to fit a head.
+    let begin = begin.replace("--steps 2", "--freeze");
+    for (name, device) in [("cpu", "cpu"), ("f32", "cuda-f32")] {
+        let output = format!("{name}-frozen");
+        run(&format!("{begin} --steps 3 --device {device} -o {output}"));
+    }
+    close_to("cpu-frozen", "f32-frozen", 1e-4);
+    run("finetune flows.parquet --from pretrained --freeze --head knn --device cuda --quiet -o neighbours");
 }
 
 /// Without a GPU the message says what to do, and nothing is left behind; with one the run works.

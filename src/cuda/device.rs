@@ -108,7 +108,9 @@ impl Device {
     /// written through one may be read through the other once that has been waited for.
     pub fn beside(&self) -> Result<Arc<Self>> {
         let stream = guarded("making a stream", || self.context.new_stream())?;
-        Ok(Arc::new(Self::of(self.context.clone(), stream, self.name.clone(), self.uuid, self.multiprocessors)))
+        let beside = Self::of(self.context.clone(), stream, self.name.clone(), self.uuid, self.multiprocessors);
+        self.patience.get().inspect(|&&patience| beside.give_up_after(patience));
+        Ok(Arc::new(beside))
     }
 
     /// Processors of the GPU that each run blocks.

@@ -2,10 +2,11 @@
 //! stepped through. Weights, gradients and moments stay on it; the host's copies are brought up to date where they are read.
 
 use crate::backend::packed::Precision;
+use crate::cuda::gpt2::{self, Lane, Network};
 use crate::cuda::nccl::Communicator;
 use crate::cuda::train::{Adam, Training};
 use crate::error::{Error, Kind, Result};
-use crate::gpt2::Dropout;
+use crate::gpt2::{Config, Dropout};
 use crate::packet::Ragged;
 use crate::tokens::Token;
 use crate::train::batch::Batch;
@@ -38,23 +39,36 @@ pub struct Classified<'a> {
     pub total: f64,
 }
 
+/// What products read on the device that `settings` name; none if that is the CPU.
+fn precision(settings: &Loop, config: &Config) -> Result<Option<Precision>> {
+    match (settings.device, config.n_embd) {
+        (settings::Device::Cpu, _) => Ok(None),
+        (settings::Device::Cuda, d) if !d.is_multiple_of(8) => Err(Error::mismatch(format!(
+            "--device cuda: the network is {d} wide; products in bf16 take multiples of 8: give --device cuda-f32"
+        ))),
+        (settings::Device::Cuda, _) => Ok(Some(Precision::Bf16)),
+        (settings::Device::CudaF32, _) => Ok(Some(Precision::F32)),
+    }
+}
+
+/// A way through the network of `model`, which stays as it is, on the device that `settings` name; none if that is the CPU. The
+/// ranks of `group` have a GPU each.
+///
+/// # Errors
+/// As [`Accelerator::open`].
+pub fn frozen(settings: &Loop, model: &Model, group: &Group) -> Result<Option<Lane>> {
+    let Some(precision) = precision(settings, model.weights.config())? else { return Ok(None) };
+    let (device, weights) = (device::open(group)?, Arc::new(model.weights.clone()));
+    Network::on(&device, weights, precision, &gpt2::Options::default())?.lane().map(Some)
+}
+
 impl Accelerator {
     /// Puts `model` on the device that `settings` name; none if that is the CPU. The ranks of `group` have a GPU each.
     ///
     /// # Errors
     /// Without a driver or a GPU, if the network does not fit it or its kernels, and if the GPUs do not find each other.
     pub fn open(settings: &Loop, model: &Model, options: Options, group: &mut Group) -> Result<Option<Self>> {
-        let precision = match settings.device {
-            settings::Device::Cpu => return Ok(None),
-            settings::Device::Cuda => Precision::Bf16,
-            settings::Device::CudaF32 => Precision::F32,
-        };
-        if precision == Precision::Bf16 && !model.weights.config().n_embd.is_multiple_of(8) {
-            let d = model.weights.config().n_embd;
-            return Err(Error::mismatch(format!(
-                "--device cuda: the network is {d} wide; products in bf16 take multiples of 8: give --device cuda-f32"
-            )));
-        }
+        let Some(precision) = precision(settings, model.weights.config())? else { return Ok(None) };
         let Options { beta1, beta2, epsilon, weight_decay } = options;
         let adam = Adam { beta1, beta2, epsilon, weight_decay, clip: settings.clip as f32 };
         let head = model.head.as_ref().map(|head| [&head.weight[..], &head.bias[..]]);
@@ -187,7 +201,7 @@ mod tests {
     use super::*;
     use crate::cuda::device::Device;
     use crate::cuda::nccl::Floats;
-    use crate::gpt2::{Config, Weights};
+    use crate::gpt2::Weights;
     use crate::random::Stream;
     use crate::tokens::Vocabulary;
 

@@ -41,7 +41,8 @@ impl Parameters {
             optimizers.push(("head.weight", AdamW::new([(head.weight.len(), true)], options)?));
             optimizers.push(("head.bias", AdamW::new([(head.bias.len(), false)], options)?));
         }
-        let accelerator = Accelerator::open(settings, model, options, group)?;
+        // A head alone is so little that the CPU learns it, wherever the network runs.
+        let accelerator = if freeze { None } else { Accelerator::open(settings, model, options, group)? };
         Ok(Self { optimizers, freeze, clip: (settings.clip > 0.0).then_some(settings.clip as f32), accelerator })
     }
 

@@ -421,11 +421,6 @@ impl Finetune {
 
     /// Checks every value against its range and against the others.
     pub fn check(&self) -> Result<()> {
-        if self.run.device != Device::Cpu && (self.freeze || self.head.head != HeadKind::Linear) {
-            return Err(Error::invalid(
-                "--device cuda: with --freeze the head alone is learnt, which the CPU does: leave out --device",
-            ));
-        }
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;
