@@ -30,7 +30,7 @@ use trafficgpt::worker::Worker;
 const RANDOM: [(&str, usize, usize, usize, usize); 2] = [("4x128", 1100, 4, 128, 4), ("6x512", 9907, 6, 512, 8)];
 
 /// Flows of a call are a multiple of this, which is one of the flows side by side.
-const BATCH: usize = 64;
+const BATCH: usize = 60;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/models/protocols.tgpt");
 

@@ -4,6 +4,8 @@ use super::packed::Tile;
 #[cfg(target_arch = "x86_64")]
 use super::packed::{End, GELU_CUBIC, GELU_LINEAR, LINE, LINES, Line};
 #[cfg(target_arch = "x86_64")]
+use super::prefetch::prefetch_far;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 /// Most rows of a tile: with their sums in 20 registers, a row of the panel in 4 and a factor in each of the others.
@@ -56,7 +58,10 @@ fn rows<const R: usize, const BF16: bool>(tile: Tile<'_>, c: &mut [f32]) {
             sums[r][g] = load(&bias[g]);
         }
     }
+    let each = tile.next.len().div_ceil(steps.len().max(1));
+    let mut next = tile.next.chunks(each.max(1));
     for (l, step) in steps.iter().enumerate() {
+        next.next().unwrap_or_default().iter().for_each(prefetch_far);
         let step = [load(&step[0]), load(&step[1]), load(&step[2]), load(&step[3])];
         for r in 0..R {
             // SAFETY: every row was cut to `steps.len()` values just above, and `l` is below that.

@@ -23,6 +23,9 @@ pub(super) const LINE: usize = 16;
 /// Lines of a panel's row, where there is AVX-512: a row of a tile is as many registers.
 pub(super) const LINES: usize = 4;
 
+/// Lines of a matrix from which on it is asked for ahead: one MiB. Less comes from near caches.
+const FAR: usize = 1 << 14;
+
 /// What becomes of a value `y` of the product.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
@@ -78,6 +81,8 @@ pub struct Packed {
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
     pub panel: &'a [Line],
+    /// What of the matrix to bring near meanwhile.
+    pub next: &'a [Line],
     /// The rows' factors, `a_stride` apart, and how many rows.
     pub a: &'a [f32],
     pub a_stride: usize,
@@ -178,12 +183,23 @@ impl Packed {
         // Tiles of about equally many rows: a last one of one row would keep few multipliers busy.
         let tiles = rows.div_ceil(most);
         let lines = (steps + 1) * self.width / LINE;
-        for (panel, first) in self.panels.chunks_exact(lines).zip((0..self.outputs).step_by(self.width)) {
+        // What comes from memory is asked for while there is something to compute: a panel ahead, or, where few rows are
+        // computed faster than a panel comes, half of one, so that what was asked for is still on its way.
+        let ahead = match tiles {
+            _ if self.panels.len() < FAR => self.panels.len(),
+            0..3 => lines / 2,
+            _ => lines,
+        };
+        let from = |at: usize| &self.panels[at.min(self.panels.len())..];
+        for (first, at) in (0..self.outputs).step_by(self.width).zip((0..).step_by(lines)) {
+            let panel = &self.panels[at..at + lines];
             let columns = self.width.min(self.outputs - first);
             for i in 0..tiles {
                 let (begin, end_row) = (rows * i / tiles, rows * (i + 1) / tiles);
                 let a = &a[begin * a_stride..];
-                let tile = Tile { panel, a, a_stride, rows: end_row - begin, c_stride, columns, end };
+                let [next, end_next] = [i, i + 1].map(|i| from(at + ahead + lines * i / tiles));
+                let next = &next[..next.len() - end_next.len()];
+                let tile = Tile { panel, next, a, a_stride, rows: end_row - begin, c_stride, columns, end };
                 let c = &mut c[begin * c_stride + first..];
                 match self.kernel {
                     // SAFETY: this kernel was chosen because the processor has AVX-512.
@@ -423,7 +439,7 @@ mod tests {
             let packed = Packed::for_kernel(Kernel::Portable, inputs, outputs, &b, |l, j| w[l * outputs + j]);
             let mut c = vec![f32::NAN; rows * outputs];
             let (panel, columns, c_stride, a_stride, end) = (&packed.panels[..], outputs, outputs, inputs, End::Store);
-            let tile = Tile { panel, a: &a, a_stride, rows, c_stride, columns, end };
+            let tile = Tile { panel, next: &[], a: &a, a_stride, rows, c_stride, columns, end };
             Portable { tile, c: &mut c }.with_simd(pulp::Scalar::new());
             for (got, want) in c.iter().zip(expected(rows, inputs, outputs, &a, &w, &b)) {
                 assert!((f64::from(*got) - want).abs() < 1e-5, "{rows} x {inputs} x {outputs}: {got} for {want}");

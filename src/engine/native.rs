@@ -135,8 +135,9 @@ impl Session for NativeSession {
 
     fn best_slots(&self) -> usize {
         // A step reads all weights, and every flow's own cache: where the weights stay in the processor's cache, few flows
-        // at a time leave room for theirs; where they do not, many share the way of the weights from memory.
-        let per_thread = if self.engine.network.weights().data().len() <= WEIGHTS_NEAR { 16 } else { 64 };
+        // at a time leave room for theirs; where they do not, many share the way of the weights from memory. Either number is
+        // one of full tiles of a product's rows.
+        let per_thread = if self.engine.network.weights().data().len() <= WEIGHTS_NEAR { 15 } else { 60 };
         per_thread * self.engine.threads
     }
 

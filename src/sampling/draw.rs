@@ -85,11 +85,11 @@ impl Sampler {
             }
             self.sums.resize(self.values.len() / BLOCK, 0.0);
             let factor = self.temperature.recip().min(f32::MAX);
-            vectorised!(weigh(&mut self.values, top, factor, &mut self.sums));
+            let mut whole = vectorised!(weigh(&mut self.values, top, factor, &mut self.sums));
             if self.top_p < 1.0 {
-                vectorised!(keep_mass(&mut self.values, self.top_p, &mut self.sums));
+                whole = vectorised!(keep_mass(&mut self.values, self.top_p, &mut self.sums));
             }
-            pick(&self.values, &self.sums, u)
+            pick(&self.values, &self.sums, u * whole)
         };
         match drawn {
             Some(candidate) if candidate < n => Ok(candidate as Token),
@@ -180,21 +180,31 @@ fn keep_likeliest(values: &mut [f32], k: usize) {
     at_border.skip(k - above.min(k)).for_each(|x| *x = f32::NEG_INFINITY);
 }
 
-/// Turns logits into weights, `e^((x - top) factor)`, and sums each block of them.
+/// Turns logits into weights, `e^((x - top) factor)`, and sums each block of them. Returns the sum of all.
 #[inline(always)]
-fn weigh(values: &mut [f32], top: f32, factor: f32, sums: &mut [f32]) {
-    for (block, total) in values.as_chunks_mut::<BLOCK>().0.iter_mut().zip(sums) {
-        for x in block.iter_mut() {
-            let y = (*x - top) * factor;
-            *x = if y < LEAST { 0.0 } else { exp(y) };
-        }
-        *total = sum(block);
+fn weigh(values: &mut [f32], top: f32, factor: f32, sums: &mut [f32]) -> f64 {
+    for x in values.iter_mut() {
+        let y = (*x - top) * factor;
+        *x = if y < LEAST { 0.0 } else { exp(y) };
     }
+    sum_blocks(values, sums)
 }
 
-/// Makes all weights 0 but the largest that together reach `share` of all; of equal ones the first stay.
+/// Sums each block of weights. Returns the sum of all, one block after the other: a chain that keeps the compiler from
+/// summing many blocks side by side, whose values it would have to gather.
 #[inline(always)]
-fn keep_mass(weights: &mut [f32], share: f32, sums: &mut [f32]) {
+fn sum_blocks(weights: &[f32], sums: &mut [f32]) -> f64 {
+    let mut whole = 0.0;
+    for (block, total) in weights.as_chunks::<BLOCK>().0.iter().zip(sums) {
+        *total = sum(block);
+        whole += f64::from(*total);
+    }
+    whole
+}
+
+/// Makes all weights 0 but the largest that together reach `share` of all; of equal ones the first stay. Sums as [`weigh`].
+#[inline(always)]
+fn keep_mass(weights: &mut [f32], share: f32, sums: &mut [f32]) -> f64 {
     let enough = f64::from(share) * f64::from(mass(weights, 0.0));
     let of = |bits: i32| f32::from_bits(bits as u32);
     let bits = bisect(
@@ -214,14 +224,11 @@ fn keep_mass(weights: &mut [f32], share: f32, sums: &mut [f32]) {
         }
         reached += f64::from(*w);
     }
-    for (block, total) in weights.as_chunks::<BLOCK>().0.iter().zip(sums) {
-        *total = sum(block);
-    }
+    sum_blocks(weights, sums)
 }
 
-/// The candidate at share `u` of the sum of all weights, laid one after another.
-fn pick(weights: &[f32], sums: &[f32], u: f64) -> Option<usize> {
-    let mut left = u * sums.iter().map(|&s| f64::from(s)).sum::<f64>();
+/// The candidate at `left` of all weights, laid one after another.
+fn pick(weights: &[f32], sums: &[f32], mut left: f64) -> Option<usize> {
     let mut block = None;
     for (i, &sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0) {
         block = Some(i);
