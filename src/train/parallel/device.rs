@@ -43,18 +43,20 @@ pub fn open(group: &Group) -> Result<Arc<Device>> {
     Ok(device)
 }
 
-/// Sees that all ranks train on what `device` is, each on a GPU of its own if it is one, and that what sums over GPUs is there:
-/// before anything is read.
+/// Sees that all ranks train on what `device` is, each on a GPU of its own if it is one, and, where there will be `sums` over
+/// GPUs, that NCCL is there: before anything is read.
 ///
 /// # Errors
 /// Naming the ranks that have one GPU, or that train on different devices; if NCCL is missing.
-pub fn check(group: &mut Group, device: settings::Device) -> Result<()> {
+pub fn check(group: &mut Group, device: settings::Device, sums: bool) -> Result<()> {
     if group.is_alone() {
         return Ok(());
     }
     let mut mine = Seat { device, gpu: None };
     if device != settings::Device::Cpu {
-        nccl::check()?;
+        if sums {
+            nccl::check()?;
+        }
         let (number, of) = number(group)?;
         let own = Device::open(number)?;
         let uuid = own.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
