@@ -59,7 +59,7 @@ need() {
     fi
 }
 
-run_checks() { "$@" "$built/checks" cuda::on_gpu --show-output --test-threads=1; }
+run_checks() { "$@" "$built/checks" cuda::on_gpu train::accelerator --show-output --test-threads=1; }
 
 run_tests() {
     need

@@ -99,14 +99,14 @@ __device__ inline void keys(const Real* __restrict__ qkv, const float* __restric
     extern "C" __global__ void __launch_bounds__(THREADS) attend_backward_queries_##suffix(                                   \
         const Real* __restrict__ qkv, const Real* __restrict__ out, const float* __restrict__ d_out,                          \
         const float* __restrict__ lse, const u32* __restrict__ positions, u32 n, u32 heads, u32 dim, u64 key, u32 threshold,  \
-        float scale, u32 site, float* __restrict__ delta, Real* __restrict__ d_qkv) {                                         \
-        queries(qkv, out, d_out, lse, positions, n, heads, dim, {key, threshold, scale, site, 0}, delta, d_qkv);              \
+        float scale, u32 site, u32 first_row, float* __restrict__ delta, Real* __restrict__ d_qkv) {                          \
+        queries(qkv, out, d_out, lse, positions, n, heads, dim, {key, threshold, scale, site, first_row, 0}, delta, d_qkv);   \
     }                                                                                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS) attend_backward_keys_##suffix(                                      \
         const Real* __restrict__ qkv, const float* __restrict__ d_out, const float* __restrict__ lse,                         \
         const float* __restrict__ delta, const u32* __restrict__ positions, const u32* __restrict__ lasts, u32 n, u32 heads,  \
-        u32 dim, u64 key, u32 threshold, float scale, u32 site, Real* __restrict__ d_qkv) {                                   \
-        keys(qkv, d_out, lse, delta, positions, lasts, n, heads, dim, {key, threshold, scale, site, 0}, d_qkv);               \
+        u32 dim, u64 key, u32 threshold, float scale, u32 site, u32 first_row, Real* __restrict__ d_qkv) {                    \
+        keys(qkv, d_out, lse, delta, positions, lasts, n, heads, dim, {key, threshold, scale, site, first_row, 0}, d_qkv);    \
     }
 ATTEND_BACKWARD_KERNELS(float, f32)
 ATTEND_BACKWARD_KERNELS(Bf16, bf16)

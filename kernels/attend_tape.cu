@@ -28,12 +28,12 @@ __device__ inline void attend_tape(const Real* __restrict__ qkv, const u32* __re
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend_tape_f32(const float* __restrict__ qkv, const u32* __restrict__ positions, u32 n, u32 heads, u32 dim, u64 key,
-                    u32 threshold, float scale, u32 site, float* __restrict__ out, float* __restrict__ lse) {
-    attend_tape(qkv, positions, n, heads, dim, {key, threshold, scale, site, 0}, out, lse);
+                    u32 threshold, float scale, u32 site, u32 first_row, float* __restrict__ out, float* __restrict__ lse) {
+    attend_tape(qkv, positions, n, heads, dim, {key, threshold, scale, site, first_row, 0}, out, lse);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend_tape_bf16(const Bf16* __restrict__ qkv, const u32* __restrict__ positions, u32 n, u32 heads, u32 dim, u64 key,
-                     u32 threshold, float scale, u32 site, Bf16* __restrict__ out, float* __restrict__ lse) {
-    attend_tape(qkv, positions, n, heads, dim, {key, threshold, scale, site, 0}, out, lse);
+                     u32 threshold, float scale, u32 site, u32 first_row, Bf16* __restrict__ out, float* __restrict__ lse) {
+    attend_tape(qkv, positions, n, heads, dim, {key, threshold, scale, site, first_row, 0}, out, lse);
 }

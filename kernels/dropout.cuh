@@ -12,11 +12,13 @@ struct Dropout {
     u64 key;
     u32 threshold;  // of 2^16 draws so many are dropped; 0: no dropout
     float scale;    // what is kept is multiplied with
-    u32 site, head;
+    u32 site;
+    u32 first_row;  // of the batch that the rows are a part of
+    u32 head;
 
     __device__ float multiplier(u32 draw) const { return draw < threshold ? 0.0f : scale; }
 
-    __device__ Words words(u32 row, u32 group, u32 l) const { return philox(key, group * 16 + l, row, site, head); }
+    __device__ Words words(u32 row, u32 group, u32 l) const { return philox(key, group * 16 + l, first_row + row, site, head); }
 
     // The multiplier of one place of a row.
     __device__ float at(u32 row, u32 place) const {

@@ -40,14 +40,14 @@ __device__ inline void norm_backward(const float* __restrict__ x, const float* _
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_backward_f32(const float* __restrict__ x, const float* __restrict__ dh, u32 n, u32 d, const float* __restrict__ weight,
-                      float epsilon, u32 fresh, u64 key, u32 threshold, float scale, u32 site, float* dx, Stats* stats,
-                      float* dy) {
-    norm_backward(x, dh, n, d, weight, epsilon, fresh, {key, threshold, scale, site, 0}, dx, stats, dy);
+                      float epsilon, u32 fresh, u64 key, u32 threshold, float scale, u32 site, u32 first_row, float* dx,
+                      Stats* stats, float* dy) {
+    norm_backward(x, dh, n, d, weight, epsilon, fresh, {key, threshold, scale, site, first_row, 0}, dx, stats, dy);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_backward_bf16(const float* __restrict__ x, const float* __restrict__ dh, u32 n, u32 d,
                        const float* __restrict__ weight, float epsilon, u32 fresh, u64 key, u32 threshold, float scale,
-                       u32 site, float* dx, Stats* stats, Bf16* dy) {
-    norm_backward(x, dh, n, d, weight, epsilon, fresh, {key, threshold, scale, site, 0}, dx, stats, dy);
+                       u32 site, u32 first_row, float* dx, Stats* stats, Bf16* dy) {
+    norm_backward(x, dh, n, d, weight, epsilon, fresh, {key, threshold, scale, site, first_row, 0}, dx, stats, dy);
 }

@@ -40,22 +40,22 @@ __device__ inline void begin(const u32* __restrict__ tokens, const u32* __restri
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         residual_##suffix(const float* __restrict__ x, const Real* __restrict__ y, u32 n, u32 d,                              \
                           const float* __restrict__ weight, const float* __restrict__ bias, float epsilon, u64 key,           \
-                          u32 threshold, float scale, u32 site, float* next, Real* __restrict__ h) {                          \
-        residual(x, y, n, d, weight, bias, epsilon, {key, threshold, scale, site, 0}, next, h);                               \
+                          u32 threshold, float scale, u32 site, u32 first_row, float* next, Real* __restrict__ h) {           \
+        residual(x, y, n, d, weight, bias, epsilon, {key, threshold, scale, site, first_row, 0}, next, h);                    \
     }                                                                                                                         \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                     \
         begin_##suffix(const u32* __restrict__ tokens, const u32* __restrict__ positions, u32 n, u32 d,                       \
                        const float* __restrict__ wte, const float* __restrict__ wpe, const float* __restrict__ weight,        \
                        const float* __restrict__ bias, float epsilon, u64 key, u32 threshold, float scale, u32 site,          \
-                       float* x, Real* __restrict__ h) {                                                                      \
-        begin(tokens, positions, n, d, wte, wpe, weight, bias, epsilon, {key, threshold, scale, site, 0}, x, h);              \
+                       u32 first_row, float* x, Real* __restrict__ h) {                                                       \
+        begin(tokens, positions, n, d, wte, wpe, weight, bias, epsilon, {key, threshold, scale, site, first_row, 0}, x, h);   \
     }
 RESIDUAL_KERNELS(float, f32)
 RESIDUAL_KERNELS(Bf16, bf16)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    mask_rows(float* x, u32 n, u32 d, u64 key, u32 threshold, float scale, u32 site) {
+    mask_rows(float* x, u32 n, u32 d, u64 key, u32 threshold, float scale, u32 site, u32 first_row) {
     u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
     if (row >= n) return;
-    for_columns({key, threshold, scale, site, 0}, row, d, [&](u32 c, float m) { x[(u64)row * d + c] *= m; });
+    for_columns({key, threshold, scale, site, first_row, 0}, row, d, [&](u32 c, float m) { x[(u64)row * d + c] *= m; });
 }

@@ -3,6 +3,9 @@
 #![cfg(feature = "train")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[cfg(target_os = "linux")]
+#[path = "common/gpus.rs"]
+mod gpus;
 #[path = "common/place.rs"]
 mod place;
 
@@ -10,6 +13,7 @@ use place::Place;
 use serde_json::Value;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use trafficgpt::packet::Packet;
@@ -73,7 +77,13 @@ impl Ranks {
 
     /// Starts a rank as torchrun does.
     fn rank(&self, rank: usize, size: usize, port: u16, arguments: &str) -> Child {
+        self.rank_with(rank, size, port, arguments, &[])
+    }
+
+    /// The same, with more variables.
+    fn rank_with(&self, rank: usize, size: usize, port: u16, arguments: &str, more: &[(&str, &Path)]) -> Child {
         let mut command = self.command(arguments);
+        command.envs(more.iter().copied());
         let (rank, size, port) = (rank.to_string(), size.to_string(), port.to_string());
         command.envs([("RANK", &*rank), ("WORLD_SIZE", &size), ("LOCAL_RANK", &rank), ("MASTER_PORT", &port)]);
         command.env("MASTER_ADDR", "127.0.0.1").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -122,7 +132,7 @@ impl Ranks {
             assert!(a.len() == b.len() && a.len() > 3, "{name}: {a:?} {b:?}");
             for ((step, x), (step_of_other, y)) in a.iter().zip(&b) {
                 assert_eq!(step, step_of_other);
-                assert!((x - y).abs() <= 2e-4 * x.abs(), "{name} after step {step}: {x} and {y}");
+                assert!((x - y).abs() <= 2e-4 * x.abs(), "{run}, {other}: {name} after step {step}: {x} and {y}");
             }
         }
     }
@@ -373,4 +383,121 @@ fn strangers_at_the_port_do_not_end_a_run() {
         let output = wait(child);
         assert!(output.status.success(), "{}", said(&output));
     }
+}
+
+/// Small enough for kernels that run on the processor.
+const ON_GPU: &str = "--device cuda-f32 --layers 1 --width 8 --heads 2 --batch-tokens 128 --threads 1 --quiet";
+
+/// Two ranks on the GPUs that `gpus` shows each of them, with the libraries of `directory`.
+#[cfg(target_os = "linux")]
+fn on_gpus(place: &Ranks, directory: &Path, gpus: [&str; 2], arguments: &str) -> Vec<Child> {
+    let port = free_port();
+    let start = |(rank, shown): (usize, &&str)| {
+        let hangs = place.path(&format!("hang{rank}"));
+        let variables = [
+            ("LD_LIBRARY_PATH", directory),
+            ("TRAFFICGPT_GPUS", Path::new("2")),
+            ("CUDA_VISIBLE_DEVICES", Path::new(*shown)),
+            ("TRAFFICGPT_GPU_HANGS", hangs.as_path()),
+        ];
+        place.rank_with(rank, 2, port, arguments, &variables)
+    };
+    gpus.iter().enumerate().map(start).collect()
+}
+
+/// The trainer on two GPUs, which sum through NCCL, with masks of dropout: the course of one. One goes on with what two began.
+#[test]
+#[cfg(target_os = "linux")]
+fn two_gpus_learn_what_one_does() {
+    let Some(libraries) = gpus::libraries() else { return };
+    let place = Ranks::new();
+    let one = |arguments: &str| {
+        let output = place.command(arguments).env("LD_LIBRARY_PATH", &libraries.both).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", said(&output));
+    };
+    let two = |gpus: [&str; 2], arguments: &str| {
+        for (rank, child) in on_gpus(&place, &libraries.both, gpus, arguments).into_iter().enumerate() {
+            let output = wait(child);
+            assert!(output.status.success(), "rank {rank}, {arguments}: {}", said(&output));
+            assert!(rank == 0 || (output.stdout.is_empty() && output.stderr.is_empty()), "{}", said(&output));
+        }
+    };
+    let begin = |output: &str, steps: u32| {
+        format!(
+            "pretrain flows.parquet --quantizer q.safetensors -o {output} --steps {steps} --accumulate 2 --log-every 1 \
+             --eval-every 1 --with-classes --lr 3e-3 --schedule constant {DRAWS} {ON_GPU}"
+        )
+    };
+    one(&begin("one", 4));
+    two(["0,1", "0,1"], &begin("two", 4));
+    place.alike("one", "two", &["loss", "grad_norm", "val_loss"]);
+    assert_eq!(place.metrics("one", "tokens"), place.metrics("two", "tokens"));
+
+    // Each rank is shown its own GPU alone, and both go on with what one began.
+    one(&begin("parts", 2));
+    two(["0", "1"], "pretrain --resume -o parts --steps 3 --quiet");
+    one("pretrain --resume -o parts --steps 4 --quiet");
+    place.alike("one", "parts", &["loss", "grad_norm", "val_loss"]);
+
+    let tune = |output: &str| {
+        format!(
+            "finetune flows.parquet --from one -o {output} --steps 4 --eval-every 1 --log-every 1 --dropout 0.1 --lr 2e-3 \
+             --device cuda-f32 --batch-tokens 128 --threads 1 --quiet"
+        )
+    };
+    one(&tune("one-classifier"));
+    two(["0,1", "0,1"], &tune("two-classifier"));
+    place.alike("one-classifier", "two-classifier", &["loss", "grad_norm", "val_loss"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn gpus_that_are_not_as_they_must_be_are_told_before_anything_is_read() {
+    let Some(libraries) = gpus::libraries() else { return };
+    let place = Ranks::new();
+    let run = format!("pretrain nothing.parquet --quantizer q.safetensors -o run --rank-timeout 20 {ON_GPU}");
+    for (directory, gpus, word) in [
+        (&libraries.both, ["1", "1"], "ranks 0 and 1 have one GPU"),
+        (&libraries.both, ["0,1", "0"], "ranks 0 and 1 have one GPU"),
+        (&libraries.both, ["0", ""], "finds no GPU"),
+        (&libraries.driver, ["0", "1"], "libnccl.so.2"),
+    ] {
+        for child in on_gpus(&place, directory, gpus, &run) {
+            let output = wait(child);
+            let said = said(&output);
+            assert!(!output.status.success() && said.contains(word), "{gpus:?}: {said}");
+        }
+        assert!(!place.path("run").exists());
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_gpu_that_hangs_and_a_rank_that_dies_end_all_in_time() {
+    let Some(libraries) = gpus::libraries() else { return };
+    let place = Ranks::new();
+    let long = LONG.replace("--rank-timeout 20", "--rank-timeout 3 --eval-every 100000");
+    let start = || {
+        let ranks = on_gpus(&place, &libraries.both, ["0,1", "0,1"], &format!("{long} {ON_GPU}"));
+        place.await_step("run", 5);
+        ranks
+    };
+    let ranks = start();
+    std::fs::write(place.path("hang1"), "").unwrap();
+    for child in ranks {
+        let output = wait(child);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("rank 1") && said.contains("has not answered for 3 s"), "{said}");
+    }
+    std::fs::remove_file(place.path("hang1")).unwrap();
+    std::fs::remove_dir_all(place.path("run")).unwrap();
+
+    let mut ranks = start();
+    let mut killed = ranks.remove(1);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let output = wait(ranks.remove(0));
+    let said = said(&output);
+    assert!(output.status.code() == Some(1) && said.contains("rank 1 at 127.0.0.1:"), "{said}");
 }

@@ -3,6 +3,10 @@
 #![cfg(feature = "train")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[cfg(target_os = "linux")]
+#[path = "common/gpus.rs"]
+mod gpus;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -319,26 +323,6 @@ fn mistakes_are_named_and_leave_nothing_behind() {
     place.refused("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
 }
 
-/// A directory with a driver that runs the kernels on the CPU; none where it cannot be compiled.
-fn driver() -> Option<TempDir> {
-    let (root, directory) = (Path::new(env!("CARGO_MANIFEST_DIR")), tempfile::tempdir().unwrap());
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let run = Command::new(compiler)
-        .args(["-std=c++20", "-pthread", "-ffp-contract=off", "-O2", "-shared", "-fPIC", "-I"])
-        .arg(root.join("kernels"))
-        .arg(root.join("tests/kernels/driver_on_cpu.cpp"))
-        .arg("-o")
-        .arg(directory.path().join("libcuda.so"))
-        .output();
-    match run {
-        Ok(output) if output.status.success() => Some(directory),
-        other => {
-            println!("skipped: no C++ compiler makes the CPU's driver: {other:?}");
-            None
-        }
-    }
-}
-
 /// Losses of the steps and of the evaluations of a run.
 fn losses(run: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
@@ -353,19 +337,20 @@ fn losses(run: &Path) -> Vec<f64> {
 #[test]
 #[cfg(target_os = "linux")]
 fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints() {
-    let Some(driver) = driver() else { return };
+    let Some(libraries) = gpus::libraries() else { return };
     let place = Place::new();
     let run = |arguments: &str| {
-        let output = place.command(arguments).env("LD_LIBRARY_PATH", driver.path()).output().unwrap();
+        let output = place.command(arguments).env("LD_LIBRARY_PATH", &libraries.driver).output().unwrap();
         assert!(output.status.success(), "{arguments}: {}", text(&output));
     };
-    let close = |name: &str, most: f64| {
-        let [cpu, other] = ["cpu", name].map(|name| losses(&place.path(name)));
+    let close_to = |cpu: &str, name: &str, most: f64| {
+        let [cpu, other] = [cpu, name].map(|name| losses(&place.path(name)));
         assert!(!cpu.is_empty() && cpu.len() == other.len(), "{cpu:?} {other:?}");
         for (a, b) in cpu.iter().zip(&other) {
             assert!((a / b - 1.0).abs() < most, "{name}: {a} on the CPU, {b}");
         }
     };
+    let close = |name: &str, most: f64| close_to("cpu", name, most);
     let flags = "--layers 2 --width 8 --heads 2 --batch-tokens 128 --accumulate 2 --log-every 1 --eval-every 3";
     let begin = format!("pretrain flows.parquet --quantizer q.safetensors {flags} --quiet");
     for (name, device) in [("cpu", "cpu"), ("f32", "cuda-f32"), ("bf16", "cuda")] {
@@ -388,6 +373,14 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
     run(&format!("{begin} --device cpu -o cpu"));
     run(&format!("{begin} --device cuda-f32 -o f32-classifier"));
     close("f32-classifier", 1e-4);
+    // A network that stays as it is runs there too, for the CPU to learn or to fit a head.
+    let begin = begin.replace("--steps 2", "--freeze");
+    for (name, device) in [("cpu", "cpu"), ("f32", "cuda-f32")] {
+        let output = format!("{name}-frozen");
+        run(&format!("{begin} --steps 3 --device {device} -o {output}"));
+    }
+    close_to("cpu-frozen", "f32-frozen", 1e-4);
+    run("finetune flows.parquet --from pretrained --freeze --head knn --device cuda --quiet -o neighbours");
 }
 
 /// Without a GPU the message says what to do, and nothing is left behind; with one the run works.

@@ -3,15 +3,26 @@
 use crate::backend::loader;
 use crate::error::{Error, Kind, Result};
 use cudarc::driver::sys::{CUdevice_attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Compute capability the kernels are compiled for; GPUs of a later one run them too.
 const NEEDED: (i32, i32) = (8, 0);
 
 /// The first driver that takes the version of PTX that the kernels are in.
 const NEEDED_DRIVER: &str = "530";
+
+/// How long it is asked without a pause whether something is done.
+const SPIN: Duration = Duration::from_millis(2);
+
+/// Time between two questions after that.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// Bytes that the driver takes from the host's memory at once; what is longer waits for what was asked for before.
+const TAKEN_AT_ONCE: usize = 1 << 16;
 
 /// Number of GPUs that this process may use. Without a driver, or where it does not start, an error of
 /// [`Kind::NoRuntime`]; a driver without a GPU is one too.
@@ -49,7 +60,12 @@ pub struct Device {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     name: String,
+    uuid: [u8; 16],
     multiprocessors: usize,
+    /// How long it may take to do what it was asked for; as long as it likes, if not set.
+    patience: OnceLock<Duration>,
+    /// Whether it took longer: nothing is asked of it any more, since that might never return.
+    is_lost: AtomicBool,
 }
 
 impl Device {
@@ -71,16 +87,30 @@ impl Device {
         }
         let multiprocessors =
             guarded(&what, || context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT))?;
+        let uuid = guarded(&what, || context.uuid())?.bytes.map(|byte| byte as u8);
         let stream = guarded(&what, || context.new_stream())?;
-        Ok(Arc::new(Self { context, stream, name, multiprocessors: multiprocessors.max(1) as usize }))
+        let multiprocessors = multiprocessors.max(1) as usize;
+        Ok(Arc::new(Self::of(context, stream, name, uuid, multiprocessors)))
+    }
+
+    fn of(
+        context: Arc<CudaContext>,
+        stream: Arc<CudaStream>,
+        name: String,
+        uuid: [u8; 16],
+        multiprocessors: usize,
+    ) -> Self {
+        let (patience, is_lost) = (OnceLock::new(), AtomicBool::new(false));
+        Self { context, stream, name, uuid, multiprocessors, patience, is_lost }
     }
 
     /// The same GPU with a stream of its own: what is asked for through one does not wait for the other. Memory that was
     /// written through one may be read through the other once that has been waited for.
     pub fn beside(&self) -> Result<Arc<Self>> {
         let stream = guarded("making a stream", || self.context.new_stream())?;
-        let (context, name, multiprocessors) = (self.context.clone(), self.name.clone(), self.multiprocessors);
-        Ok(Arc::new(Self { context, stream, name, multiprocessors }))
+        let beside = Self::of(self.context.clone(), stream, self.name.clone(), self.uuid, self.multiprocessors);
+        self.patience.get().inspect(|&&patience| beside.give_up_after(patience));
+        Ok(Arc::new(beside))
     }
 
     /// Processors of the GPU that each run blocks.
@@ -93,6 +123,17 @@ impl Device {
         &self.name
     }
 
+    /// What no other GPU has: the same for all processes that see this one.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// From now on the GPU is given up when what was asked for takes longer than `patience`: an error instead of a wait without
+    /// end. The first call counts.
+    pub fn give_up_after(&self, patience: Duration) {
+        self.patience.get_or_init(|| patience);
+    }
+
     /// Bytes of its memory: free now, and in all.
     pub fn memory(&self) -> Result<(usize, usize)> {
         guarded("asking for free memory", || self.context.mem_get_info())
@@ -100,7 +141,64 @@ impl Device {
 
     /// Waits until all that was asked for is done.
     pub fn synchronize(&self) -> Result<()> {
+        self.wait("waiting")?;
         self.run("waiting", |stream| stream.synchronize())
+    }
+
+    /// Waits until all that was asked for is done, if the GPU is to be given up at some time, so that what follows does not wait.
+    pub(super) fn wait(&self, what: &str) -> Result<()> {
+        let Some(&patience) = self.patience.get() else { return Ok(()) };
+        let event = self.run(what, |stream| stream.record_event(None))?;
+        if self.is_done(what, &event, patience, || Ok(()))? {
+            return Ok(());
+        }
+        Err(self.lost(what, &format!("has not answered for {} s", patience.as_secs_f64())))
+    }
+
+    /// The same before `bytes` bytes are copied to it.
+    pub(super) fn wait_to_copy(&self, what: &str, bytes: usize) -> Result<()> {
+        if bytes > TAKEN_AT_ONCE { self.wait(what) } else { Ok(()) }
+    }
+
+    /// Whether `event` has come within `patience`, or else the GPU is given up; `check` may end the wait with an error.
+    pub(super) fn is_done(
+        &self,
+        what: &str,
+        event: &CudaEvent,
+        patience: Duration,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
+        let began = Instant::now();
+        loop {
+            check()?;
+            if self.run(what, |_| event.try_is_complete())? {
+                return Ok(true);
+            }
+            match began.elapsed() {
+                waited if waited > patience => {
+                    self.is_lost.store(true, Ordering::Relaxed);
+                    return Ok(false);
+                }
+                waited if waited > SPIN => std::thread::sleep(PAUSE),
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Whether the GPU has been given up.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    fn lost(&self, what: &str, why: &str) -> Error {
+        Error::new(
+            Kind::Runtime,
+            format!(
+                "CUDA, {what}: GPU {} {why} and is given up: start this process anew once nvidia-smi answers for it, or go on \
+                 with another",
+                self.name
+            ),
+        )
     }
 
     /// Runs driver calls on the device's stream; `what` says what they are for.
@@ -109,6 +207,9 @@ impl Device {
         what: &str,
         calls: impl FnOnce(&Arc<CudaStream>) -> Result<T, DriverError>,
     ) -> Result<T> {
+        if self.is_lost() {
+            return Err(self.lost(what, "has not answered in time"));
+        }
         guarded(what, || calls(&self.stream)).map_err(|e| e.at(format_args!("GPU {}", self.name)))
     }
 
@@ -119,6 +220,15 @@ impl Device {
 
     pub(super) fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // To release the context of a GPU that hangs may take as long as it hangs.
+        if self.is_lost() {
+            std::mem::forget(self.context.clone());
+        }
     }
 }
 

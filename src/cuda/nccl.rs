@@ -13,7 +13,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The library, by the name of its ABI.
 const LIBRARY: &str = "libnccl.so.2";
@@ -22,12 +22,6 @@ const LIBRARY: &str = "libnccl.so.2";
 const SUCCESS: c_int = 0;
 const FLOAT32: c_int = 7;
 const SUM: c_int = 0;
-
-/// How long it is asked without a pause whether a sum is there.
-const SPIN: Duration = Duration::from_millis(2);
-
-/// Time between two questions after that.
-const PAUSE: Duration = Duration::from_micros(200);
 
 /// What one rank makes and all begin with: `ncclUniqueId`.
 #[derive(Clone, Copy)]
@@ -42,7 +36,6 @@ struct Api {
     init_rank: unsafe extern "C" fn(*mut Handle, c_int, Id, c_int) -> c_int,
     all_reduce: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handle, *mut c_void) -> c_int,
     async_error: unsafe extern "C" fn(Handle, *mut c_int) -> c_int,
-    destroy: unsafe extern "C" fn(Handle) -> c_int,
     abort: unsafe extern "C" fn(Handle) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     /// Never unloaded: it leaves threads behind.
@@ -79,7 +72,6 @@ impl Api {
             init_rank: find(&library, b"ncclCommInitRank\0")?,
             all_reduce: find(&library, b"ncclAllReduce\0")?,
             async_error: find(&library, b"ncclCommGetAsyncError\0")?,
-            destroy: find(&library, b"ncclCommDestroy\0")?,
             abort: find(&library, b"ncclCommAbort\0")?,
             error_string: find(&library, b"ncclGetErrorString\0")?,
             _library: ManuallyDrop::new(library),
@@ -103,6 +95,14 @@ impl Api {
 
 fn failed(what: &str, words: &str) -> Error {
     Error::new(Kind::Runtime, format!("NCCL, {what}: {words}; start with NCCL_DEBUG=WARN to hear more"))
+}
+
+/// Says what is missing where NCCL cannot be loaded, before it is needed.
+///
+/// # Errors
+/// [`Kind::NoRuntime`].
+pub fn check() -> Result<()> {
+    Api::get().map(|_| ())
 }
 
 impl Id {
@@ -135,9 +135,34 @@ pub struct Floats {
 }
 
 impl Floats {
+    /// `len` zeros on `device`; `what` says what for.
+    pub fn zeros(device: &Device, len: usize, what: &str) -> Result<Self> {
+        Ok(Self { buffer: Buffer::zeros(device, len * size_of::<f32>(), what)?, len })
+    }
+
     /// A copy of `values` on `device`.
     pub fn of(device: &Device, values: &[f32]) -> Result<Self> {
         Ok(Self { buffer: Buffer::of(device, values, "values to sum")?, len: values.len() })
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where value `i` lies.
+    pub fn at(&self, i: usize) -> u64 {
+        self.buffer.at(size_of::<f32>() * i)
+    }
+
+    /// Copies `values` to the beginning; there must be room for them.
+    pub fn write(&mut self, device: &Device, values: &[f32]) -> Result<()> {
+        self.buffer.write(device, values, "values to sum")
     }
 
     /// Copies them back; there must be room for no more than there are.
@@ -230,33 +255,28 @@ impl Communicator {
             stream.record_event(None)
         })?;
         api.check(what, status)?;
-        let began = Instant::now();
-        loop {
+        let state = || {
             let mut state = SUCCESS;
             // SAFETY: the function writes one status.
             api.check(what, unsafe { (api.async_error)(handle, &raw mut state) })?;
-            api.check(what, state)?;
-            if self.device.run(what, |_| event.try_is_complete())? {
-                return Ok(());
-            }
-            match began.elapsed() {
-                waited if waited > self.timeout => {
-                    let seconds = self.timeout.as_secs_f64();
-                    return Err(failed(what, &format!("it takes longer than {seconds} s: a rank or a link is gone")));
-                }
-                waited if waited > SPIN => std::thread::sleep(PAUSE),
-                _ => std::thread::yield_now(),
-            }
+            api.check(what, state)
+        };
+        if self.device.is_done(what, &event, self.timeout, state)? {
+            return Ok(());
         }
+        let seconds = self.timeout.as_secs_f64();
+        Err(failed(what, &format!("it takes longer than {seconds} s: a rank or a link is gone")))
     }
 }
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // A sum that never ends would be waited for by the one and is ended by the other. There is nobody to tell of a failure.
-        let end = if self.is_broken { self.api.abort } else { self.api.destroy };
-        // SAFETY: the handle is used no more.
-        unsafe { end(self.handle.0) };
+        // Every sum has been waited for, or has failed: there is nothing that an orderly end would wait for, as it might for ever
+        // where a rank is gone. A GPU that has been given up would be waited for in any case.
+        if !self.device.is_lost() {
+            // SAFETY: the handle is used no more.
+            unsafe { (self.api.abort)(self.handle.0) };
+        }
     }
 }
 

@@ -225,16 +225,28 @@ fn kernels_have_no_races() {
 fn gpus_sum_through_nccl() {
     let Some(libraries) = cpp::Libraries::compile(&[cpp::DRIVER, "nccl_on_cpu.cpp libnccl.so.2"]) else { return };
     let ranks = ("TRAFFICGPT_NCCL_RANKS", "3");
+    // Any file that is there.
+    let hangs = ("TRAFFICGPT_GPU_HANGS", env!("CARGO_MANIFEST_DIR"));
     for (filter, variables) in [
         ("parallel::device::tests::gpus_sum", &[ranks][..]),
         ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks]),
         // The sum itself never ends, and NCCL tells of no error.
-        ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks, ("TRAFFICGPT_GPU_HANGS", "1")]),
+        ("parallel::device::tests::a_gpu_that_does_not_come", &[ranks, hangs]),
         ("parallel::device::tests::ranks_that_do_not_come", &[ranks]),
     ] {
         let text = libraries.run(filter, variables);
         assert!(text.contains("1 passed"), "{text}");
     }
+}
+
+/// Those that need a GPU with little memory.
+#[test]
+#[cfg(all(target_os = "linux", feature = "train"))]
+fn too_large_batches_are_split() {
+    let memory = ("TRAFFICGPT_GPU_MEMORY", "50000000");
+    let Some(driver) = cpp::Libraries::compile(&[cpp::DRIVER]) else { return };
+    let text = driver.run("train::accelerator", &[memory]);
+    assert!(text.contains("1 passed"), "{text}");
 }
 
 /// The tests of `on_gpu`, all of them, in a process that finds a driver which runs on the CPU.

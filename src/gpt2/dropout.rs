@@ -69,10 +69,10 @@ impl Masks {
         Ok(Some(Self { key, threshold, scale, first_row }))
     }
 
-    /// Key, threshold and scale, for those who draw elsewhere.
+    /// Key, threshold, scale and first row, for those who draw elsewhere.
     #[cfg(feature = "train")]
-    pub fn parts(&self) -> (u64, u32, f32) {
-        (self.key, self.threshold, self.scale)
+    pub fn parts(&self) -> (u64, u32, f32, u32) {
+        (self.key, self.threshold, self.scale, self.first_row)
     }
 
     /// Writes the multipliers of row `row` of the batch at `site`. `out` holds whole groups of [`MASK_GROUP`].

@@ -13,7 +13,7 @@ use crate::head::linear::{Linear, softmax};
 use crate::quantizer::Quantizer;
 use crate::random::Stream;
 use crate::tokens::{Token, Vocabulary};
-use crate::train::accelerator::{Accelerator, Classified};
+use crate::train::accelerator::{self, Accelerator, Classified};
 use crate::train::batch::{Batch, Draw, Plan};
 use crate::train::calibrate;
 use crate::train::checkpoint::Model;
@@ -153,17 +153,25 @@ impl<'a> Classification<'a> {
         Self { share, ..self }
     }
 
-    /// Embeds all flows once, for a network that stays as it is. The ranks of `group` do a part each.
+    /// Embeds all flows once, for a network that stays as it is, on the device of the settings. The ranks of `group` do a part each.
     pub fn freeze(&mut self, model: &Model, group: &mut Group) -> Result<()> {
+        let d = model.weights.config().n_embd;
+        let mut lane = accelerator::frozen(&self.settings.run, model, group)?;
         let mut embed = |scratch: &mut Scratch, flows: &Flows| -> Result<Vec<f32>> {
             let mut out = Vec::new();
             let plan = Plan::sequential(&flows.costs(), self.settings.run.batch_tokens);
             for i in group.share().of(plan.len()) {
                 scratch.read(self.vocabulary, flows, plan.batch(i));
-                scratch.embed(model, None, plan.batch(i).len())?;
+                match &mut lane {
+                    Some(lane) => {
+                        scratch.embeddings.resize(plan.batch(i).len() * d, 0.0);
+                        lane.embed(scratch.batch.inputs.as_ragged(), 1, &mut scratch.embeddings)?;
+                    }
+                    None => scratch.embed(model, None, plan.batch(i).len())?,
+                }
                 out.extend_from_slice(&scratch.embeddings);
             }
-            group.concatenate(out, flows.len() * model.weights.config().n_embd)
+            group.concatenate(out, flows.len() * d)
         };
         self.frozen = Some([embed(&mut self.scratch, &self.data.train)?, embed(&mut self.scratch, &self.data.val)?]);
         Ok(())

@@ -30,8 +30,8 @@ fn buffers(model: &mut Model, freeze: bool) -> Vec<&mut [f32]> {
 }
 
 impl Parameters {
-    /// Those of `model`; with `freeze`, of its head alone.
-    pub fn new(model: &Model, settings: &Loop, freeze: bool) -> Result<Self> {
+    /// Those of `model`; with `freeze`, of its head alone. All ranks of `group` have the same.
+    pub fn new(model: &Model, settings: &Loop, freeze: bool, group: &mut Group) -> Result<Self> {
         let options = Options { weight_decay: settings.weight_decay as f32, ..Options::default() };
         let mut optimizers = Vec::new();
         if !freeze {
@@ -41,7 +41,8 @@ impl Parameters {
             optimizers.push(("head.weight", AdamW::new([(head.weight.len(), true)], options)?));
             optimizers.push(("head.bias", AdamW::new([(head.bias.len(), false)], options)?));
         }
-        let accelerator = Accelerator::open(settings, model, options)?;
+        // A head alone is so little that the CPU learns it, wherever the network runs.
+        let accelerator = if freeze { None } else { Accelerator::open(settings, model, options, group)? };
         Ok(Self { optimizers, freeze, clip: (settings.clip > 0.0).then_some(settings.clip as f32), accelerator })
     }
 
@@ -92,8 +93,11 @@ impl Parameters {
         Ok(norm)
     }
 
-    /// Sums the gradients over all ranks.
+    /// Sums the gradients over all ranks: `grads`, or those on the GPUs.
     pub fn sum(&self, grads: &mut Model, group: &mut Group) -> Result<()> {
+        if let Some(accelerator) = &self.accelerator {
+            return accelerator.sum();
+        }
         buffers(grads, self.freeze).into_iter().try_for_each(|buffer| group.sum(buffer))
     }
 

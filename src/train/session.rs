@@ -21,7 +21,7 @@ use crate::train::progress::Progress;
 use crate::train::resumed::Resumed;
 use crate::train::rundir::{Record, RunDir};
 use crate::train::schedule::Schedule;
-use crate::train::settings::{self, Choose, DATA, Device, Finetune, Loop, Pretrain};
+use crate::train::settings::{self, Choose, DATA, Finetune, Loop, Pretrain};
 use crate::train::teacher::{Teacher, Teachers};
 use crate::train::trainer::{Task, Trainer};
 use crate::train::{quantizer_file, record};
@@ -148,7 +148,7 @@ impl Session<'_> {
     pub fn pretrain(mut self, settings: &Pretrain, data: &Data, quantizer: &Path) -> Result<Summary> {
         settings.check()?;
         data.check(&settings.run)?;
-        self.check_ranks(&settings.run)?;
+        parallel::device::check(self.group, settings.run.device, true)?;
         self.check_new()?;
         let quantizer_bytes = quantizer_file::read_bytes(quantizer)?;
         let parsed = quantizer_file::parse(&quantizer_bytes).map_err(|e| e.at(quantizer.display()))?;
@@ -166,7 +166,7 @@ impl Session<'_> {
     pub fn finetune(mut self, settings: &Finetune, data: &Data, from: &Path) -> Result<Summary> {
         settings.check()?;
         data.check_classifier(settings)?;
-        self.check_ranks(&settings.run)?;
+        parallel::device::check(self.group, settings.run.device, !settings.freeze)?;
         if settings.head.head != HeadKind::Linear && !self.group.is_alone() {
             return Err(parallel::only_alone("a head of kind knn or svm is fitted in one go"));
         }
@@ -204,7 +204,7 @@ impl Session<'_> {
             "pretrain" => {
                 let settings: Pretrain = settings::resolve(None, config)?;
                 settings.check()?;
-                self.check_ranks(&settings.run)?;
+                parallel::device::check(self.group, settings.run.device, true)?;
                 let flows =
                     self.read(&data, &quantizer, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
                 record.check_data(&flows)?;
@@ -217,7 +217,7 @@ impl Session<'_> {
             _ => {
                 let settings: Finetune = settings::resolve(None, config)?;
                 settings.check()?;
-                self.check_ranks(&settings.run)?;
+                parallel::device::check(self.group, settings.run.device, !settings.freeze)?;
                 if settings.head.head != HeadKind::Linear {
                     return Err(Error::invalid(format!(
                         "{}: a head of kind knn or svm is fitted in one go; there is nothing to go on with: begin it anew",
@@ -253,14 +253,6 @@ impl Session<'_> {
             self.progress.line(&format!("note: {note}"));
         }
         Ok(flows)
-    }
-
-    /// Refuses several processes on GPUs, whose sums [`parallel::device`] has ready and no trainer asks for yet.
-    fn check_ranks(&self, run: &Loop) -> Result<()> {
-        if run.device == Device::Cpu || self.group.is_alone() {
-            return Ok(());
-        }
-        Err(parallel::only_alone("--device cuda: several processes train together on CPUs only so far"))
     }
 
     /// Refuses a directory that exists, before the flows are read.

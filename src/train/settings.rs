@@ -119,10 +119,22 @@ pub enum Device {
     /// The CPU.
     #[default]
     Cpu,
-    /// The first GPU that CUDA shows; products read bf16, master weights and gradients are f32.
+    /// A GPU: of several ranks each its own, else the first that CUDA shows. Products read bf16, master weights and gradients
+    /// are f32.
     Cuda,
     /// The same, all in f32.
     CudaF32,
+}
+
+impl Device {
+    /// As it is given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::CudaF32 => "cuda-f32",
+        }
+    }
 }
 
 impl std::str::FromStr for Device {
@@ -409,11 +421,6 @@ impl Finetune {
 
     /// Checks every value against its range and against the others.
     pub fn check(&self) -> Result<()> {
-        if self.run.device != Device::Cpu && (self.freeze || self.head.head != HeadKind::Linear) {
-            return Err(Error::invalid(
-                "--device cuda: with --freeze the head alone is learnt, which the CPU does: leave out --device",
-            ));
-        }
         range("lm_weight", self.lm_weight, 0.0, 1e3)?;
         range("label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         range("crop", self.crop, 0.0, 1.0)?;

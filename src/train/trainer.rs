@@ -109,7 +109,7 @@ impl<'a> Trainer<'a> {
         freeze: bool,
     ) -> Result<Self> {
         Ok(Self {
-            parameters: Parameters::new(&model, settings, freeze)?,
+            parameters: Parameters::new(&model, settings, freeze, group)?,
             settings,
             directory,
             progress,
@@ -305,6 +305,7 @@ impl<'a> Trainer<'a> {
         let began = Instant::now();
         if !self.group.is_alone() {
             // Ranks that compute in other ways would drift apart unseen.
+            self.parameters.fetch(&mut self.model, self.state.step)?;
             self.group.agree(&Facts::default().with_model(&self.model))?;
         }
         let found = task.validate(&self.model, self.group)?;

@@ -6,6 +6,9 @@
 #include "arguments.hpp"
 #include "streams_on_cpu.hpp"
 
+#include <algorithm>
+#include <unistd.h>
+
 enum {
     SUCCESS = 0,
     INVALID_VALUE = 1,
@@ -20,7 +23,9 @@ enum {
 };
 
 static const unsigned char NOISE = 0xa5;
-static const size_t FENCE = 64, MEMORY = 1 << 30;
+static const size_t FENCE = 64;
+static const char* const OTHER_MEMORY = getenv("TRAFFICGPT_GPU_MEMORY");
+static const size_t MEMORY = OTHER_MEMORY ? strtoull(OTHER_MEMORY, nullptr, 10) : 1 << 30;
 
 struct Allocation {
     size_t size, number;
@@ -41,7 +46,39 @@ static bool inside(const std::map<Address, Allocation>& all, Address address, si
 static bool inside(Address address, size_t bytes) { return inside(allocations, address, bytes); }
 
 static thread_local void* current = nullptr;
-static int context;
+// Primary contexts by GPU: how often each is held.
+static int contexts[64];
+
+// The GPUs of the machine, TRAFFICGPT_GPUS or one, of which CUDA_VISIBLE_DEVICES may show some.
+static std::vector<int> gpus() {
+    const char *all = getenv("TRAFFICGPT_GPUS"), *shown = getenv("CUDA_VISIBLE_DEVICES");
+    int n = std::min(all ? atoi(all) : 1, 64);
+    std::vector<int> out;
+    if (!shown) {
+        for (int i = 0; i < n; ++i) out.push_back(i);
+        return out;
+    }
+    for (const char* at = shown; *at; at = *at == ',' ? at + 1 : at) {
+        char* end;
+        long gpu = strtol(at, &end, 10);
+        if (end == at || gpu < 0 || gpu >= n) break;
+        out.push_back((int)gpu);
+        at = end;
+    }
+    return out;
+}
+
+// Whether nothing that is asked for ends any more: TRAFFICGPT_GPU_HANGS names a file that says so by being there.
+static bool hangs() {
+    const char* file = getenv("TRAFFICGPT_GPU_HANGS");
+    return file && access(file, F_OK) == 0;
+}
+
+// What waits for a GPU that hangs does not come back.
+static int wait() {
+    while (hangs()) sleep(1);
+    return SUCCESS;
+}
 
 // The launch of the kernel of `name` with the arguments that are pointed to; with `grid` 0 only whether there is one.
 static bool bind(const char* name, unsigned grid, void** arguments, Launch* launch) {
@@ -61,16 +98,30 @@ static bool bind(const char* name, unsigned grid, void** arguments, Launch* laun
 extern "C" {
 
 int cuInit(unsigned) { return SUCCESS; }
-int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
-int cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? SUCCESS : INVALID_VALUE; }
+int cuDeviceGetCount(int* count) { return *count = (int)gpus().size(), SUCCESS; }
+int cuDeviceGet(int* device, int ordinal) {
+    if (ordinal < 0 || ordinal >= (int)gpus().size()) return INVALID_VALUE;
+    return *device = gpus()[ordinal], SUCCESS;
+}
+int cuDeviceGetUuid(char* uuid, int device) { return memset(uuid, 0xc0 + device, 16), SUCCESS; }
+int cuDeviceGetUuid_v2(char* uuid, int device) { return cuDeviceGetUuid(uuid, device); }
 int cuDeviceGetName(char* name, int length, int) { return snprintf(name, length, "CPU"), SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     // Compute capability 8.0; memory pools; two multiprocessors.
     *value = attribute == 75 ? 8 : attribute == 115 ? 1 : attribute == 16 ? 2 : 0;
     return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(void** out, int) { return *out = &context, SUCCESS; }
-int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** out, int device) {
+    Guard guard(lock);
+    contexts[device]++;
+    return *out = &contexts[device], SUCCESS;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    std::unique_lock<std::recursive_mutex> guard(lock);
+    bool is_last = --contexts[device] == 0;
+    guard.unlock();
+    return is_last ? wait() : SUCCESS;
+}
 int cuCtxGetCurrent(void** out) { return *out = current, SUCCESS; }
 int cuCtxSetCurrent(void* to) { return current = to, SUCCESS; }
 int cuCtxSynchronize() {
@@ -92,6 +143,7 @@ int cuStreamDestroy_v2(Stream* stream) {
     return finish(stream), SUCCESS;
 }
 int cuStreamSynchronize(Stream* stream) {
+    wait();
     Guard guard(lock);
     if (stream->records) return RECORDING_UNSUPPORTED;
     return finish(stream), SUCCESS;
@@ -115,11 +167,12 @@ int cuEventRecord(Event* event, Stream* stream) {
     return SUCCESS;
 }
 int cuEventSynchronize(Event* event) {
+    wait();
     Guard guard(lock);
     if (event->stream) finish(event->stream, event->after);
     return SUCCESS;
 }
-int cuEventQuery(Event* event) { return getenv("TRAFFICGPT_GPU_HANGS") ? NOT_READY : cuEventSynchronize(event); }
+int cuEventQuery(Event* event) { return hangs() ? NOT_READY : cuEventSynchronize(event); }
 
 int cuStreamBeginCapture_v2(Stream* stream, int) {
     Guard guard(lock);
@@ -230,9 +283,11 @@ int cuMemFreeHost(void* memory) {
 
 // Copies on `stream`, when it comes to it, from or to `host`.
 static int copy(Stream* stream, void* to, const void* from, size_t bytes, const void* host) {
+    bool may_wait = inside(pinned, (Address)host, bytes);
+    // To memory that is not pinned all is done when the call comes back, and from it what is longer than this.
+    if (!may_wait && (host == to || bytes > 1 << 16)) wait();
     Guard guard(lock);
     if (stream->records) return RECORDING_UNSUPPORTED;
-    bool may_wait = inside(pinned, (Address)host, bytes);
     add(stream, [=] { memcpy(to, from, bytes); }, may_wait);
     // Of other memory the driver has a copy when the call comes back, or has written it.
     if (!may_wait) finish(stream);

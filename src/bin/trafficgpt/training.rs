@@ -138,6 +138,7 @@ pub struct LoopArgs {
     #[arg(long)]
     threads: Option<usize>,
     /// Where the network is trained: cpu, cuda (products in bf16) or cuda-f32; checkpoints of one are gone on with by another.
+    /// Of several ranks each has a GPU of its own.
     #[arg(long)]
     device: Option<Device>,
     /// Share of the groups held out for validation among flows that name no split.

@@ -56,7 +56,9 @@ impl Buffer {
             return Ok(());
         }
         let Some(mut to) = self.slice.try_slice_mut(..bytes.len()) else { return Err(too_small(what)) };
-        device.run(&format!("copying {what} to the GPU"), |stream| stream.memcpy_htod(bytes, &mut to))
+        let what = format!("copying {what} to the GPU");
+        device.wait_to_copy(&what, bytes.len())?;
+        device.run(&what, |stream| stream.memcpy_htod(bytes, &mut to))
     }
 
     /// Copies `values` to its beginning; if they are pinned, without waiting for it.
@@ -95,7 +97,9 @@ impl Buffer {
     pub(in crate::cuda) fn read<T: Pod>(&self, device: &Device, values: &mut [T], what: &str) -> Result<()> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         let Some(from) = self.slice.try_slice(..bytes.len()) else { return Err(too_small(what)) };
-        device.run(&format!("computing and copying {what} from the GPU"), |stream| {
+        let what = format!("computing and copying {what} from the GPU");
+        device.wait(&what)?;
+        device.run(&what, |stream| {
             stream.memcpy_dtoh(&from, bytes)?;
             stream.synchronize()
         })

@@ -43,7 +43,7 @@ impl Network {
     }
 
     /// Copies `weights` to `device`.
-    pub(in crate::cuda) fn on(
+    pub fn on(
         device: &Arc<Device>,
         weights: Arc<Weights>,
         precision: Precision,

@@ -62,13 +62,13 @@ pub(super) struct Kernels {
 pub(super) struct Dropout<'a>(pub Option<&'a Masks>);
 
 impl Dropout<'_> {
-    fn arguments(self, site: Option<Site>) -> [Arg; 4] {
+    fn arguments(self, site: Option<Site>) -> [Arg; 5] {
         match (self.0, site) {
             (Some(masks), Some(site)) => {
-                let (key, threshold, scale) = masks.parts();
-                [U64(key), U32(threshold), F32(scale), U32(site.words()[0])]
+                let (key, threshold, scale, first_row) = masks.parts();
+                [U64(key), U32(threshold), F32(scale), U32(site.words()[0]), U32(first_row)]
             }
-            _ => [U64(0), U32(0), F32(1.0), U32(0)],
+            _ => [U64(0), U32(0), F32(1.0), U32(0), U32(0)],
         }
     }
 

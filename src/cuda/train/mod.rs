@@ -18,14 +18,15 @@ pub use parameters::Adam;
 use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::cuda::gpt2::{Epilogue, Factors, Layout, Shape, check_shape, width};
-use crate::error::{Error, Result};
+use crate::cuda::nccl::Floats;
+use crate::error::{Error, Kind, Result};
 use crate::gpt2::{Config, Dropout, Masks, NO_TARGET, Weights, check_sequences};
 use crate::packet::Ragged;
 use crate::tokens::Token;
 use kernels::{Kernels, Strided};
 use parameters::Parameters;
 use std::sync::Arc;
-use tape::Tape;
+use tape::{Net, Tape};
 
 /// A network that learns on a GPU, with a linear head on the mean of its hidden states where there is one.
 pub struct Training {
@@ -35,6 +36,13 @@ pub struct Training {
     parameters: Parameters,
     tape: Tape,
     adam: Adam,
+    /// Bytes that a batch may take.
+    memory: usize,
+}
+
+/// What of `free` bytes is used: the driver, and what kernels need beside their arguments, take some.
+fn without_reserve(free: usize) -> usize {
+    free - free / 10
 }
 
 impl Training {
@@ -52,7 +60,54 @@ impl Training {
         check_shape(weights.config(), precision)?;
         let kernels = Kernels::load(device, precision)?;
         let parameters = Parameters::new(device, precision, weights, head)?;
-        Ok(Self { device: device.clone(), precision, kernels, parameters, tape: Tape::default(), adam })
+        let memory = without_reserve(device.memory()?.0);
+        Ok(Self { device: device.clone(), precision, kernels, parameters, tape: Tape::default(), adam, memory })
+    }
+
+    /// How many of the first of these sequences, at least one, go through the network at once: as many as the memory holds that
+    /// was free when the network was put on the GPU. Sequence i has rows `offsets[i]..offsets[i + 1]` of a batch.
+    ///
+    /// # Errors
+    /// If the first alone does not fit.
+    pub fn fitting(&self, offsets: &[u64]) -> Result<usize> {
+        let (begin, ends) = offsets.split_first().ok_or_else(|| Error::invalid("a batch has no offsets"))?;
+        let bytes = |i: usize| self.bytes((ends[i] - begin) as usize, i + 1);
+        let n = ends.iter().enumerate().take_while(|&(i, _)| bytes(i) <= self.memory).count();
+        if n == 0 && !ends.is_empty() {
+            let (tokens, mib) = (ends[0] - begin, |bytes: usize| bytes.div_ceil(1 << 20));
+            return Err(Error::new(
+                Kind::NoMemory,
+                format!(
+                    "CUDA: a flow of {tokens} tokens takes {} MiB of the GPU's memory to learn, and {} MiB are left beside the \
+                     network: free what other programs hold, or train a smaller network (--layers, --width), with fewer packets \
+                     of a flow (--n-packets), on a GPU with more memory or on the CPU",
+                    mib(bytes(0)),
+                    self.memory >> 20
+                ),
+            ));
+        }
+        Ok(n)
+    }
+
+    /// Bytes that `rows` rows of `sequences` sequences take of the GPU's memory.
+    pub fn bytes(&self, rows: usize, sequences: usize) -> usize {
+        self.net().bytes(rows, sequences).total()
+    }
+
+    /// Allows batches to take at most `bytes` of the GPU's memory.
+    pub fn limit_memory(&mut self, bytes: usize) {
+        self.memory = self.memory.min(bytes);
+    }
+
+    /// Gives up half of what batches may take, since others have taken memory meanwhile. What a forward pass kept is lost.
+    pub fn give_back(&mut self) -> Result<()> {
+        self.tape.give_back(&self.device)?;
+        self.memory = (self.memory / 2).min(without_reserve(self.device.memory()?.0));
+        Ok(())
+    }
+
+    fn net(&self) -> Net<'_> {
+        Net { config: self.config(), precision: self.precision, n_labels: self.parameters.n_labels }
     }
 
     /// The network's shape.
@@ -90,6 +145,11 @@ impl Training {
         self.parameters.write_grads(&self.device, values)
     }
 
+    /// All gradients, to be summed with those of others.
+    pub fn gradients(&mut self) -> &mut Floats {
+        &mut self.parameters.grads
+    }
+
     /// Reads the optimizer's means of gradients and of their squares.
     pub fn read_moments(&self, m: &mut [f32], v: &mut [f32]) -> Result<()> {
         self.parameters.read_moments(&self.device, [m, v])
@@ -108,7 +168,8 @@ impl Training {
         check_sequences(self.config(), sequences)?;
         self.tape.masks = Masks::new(dropout)?;
         self.tape.rows.read(sequences, self.parameters.shape.config().vocab_size);
-        self.tape.prepare(&self.device, self.parameters.shape.config(), self.precision)?;
+        let (config, n_labels) = (self.parameters.shape.config(), self.parameters.n_labels);
+        self.tape.prepare(&self.device, Net { config, precision: self.precision, n_labels })?;
         self.tape.clear_d_hidden(&self.device)?;
         self.run_forward()
     }
@@ -129,10 +190,8 @@ impl Training {
                 targets[row]
             )));
         }
-        // Rows of logits begin at multiples of 16 bytes. What stands behind the token embedding gives the logits that pad
-        // them, which do not count.
-        let stride = v.next_multiple_of(8);
-        let wave = self.tape.wave_rows(stride);
+        // What stands behind the token embedding gives the logits that pad the rows, which do not count.
+        let (stride, wave) = (self.net().stride(), self.net().wave_rows(n));
         let w = width(self.precision);
         // Where the gradient is narrower than the logits, it lies behind them.
         let behind = if w == 4 { 0 } else { 4 * wave * stride };

@@ -5,6 +5,7 @@ use super::kernels::{Kernels, SQUARES};
 use crate::backend::packed::Precision;
 use crate::cuda::device::Device;
 use crate::cuda::gpt2::{Buffer, Norm, bf16};
+use crate::cuda::nccl::Floats;
 use crate::error::{Error, Result};
 use crate::gpt2::Weights;
 use crate::gpt2::weights::Block;
@@ -32,7 +33,7 @@ pub(super) struct Parameters {
     n: usize,
     master: Buffer,
     rounded: Option<Buffer>,
-    grads: Buffer,
+    pub grads: Floats,
     moments: [Buffer; 2],
     spans: Buffer,
     n_spans: usize,
@@ -62,7 +63,7 @@ impl Parameters {
             n: end,
             master: room(4 * end)?,
             rounded: if precision == Precision::Bf16 { Some(room(2 * end)?) } else { None },
-            grads: room(4 * end)?,
+            grads: Floats::zeros(device, end, what)?,
             moments: [room(4 * end)?, room(4 * end)?],
             n_spans: spans.len(),
             spans: Buffer::of(device, &spans, what)?,
@@ -97,12 +98,12 @@ impl Parameters {
 
     pub fn read_grads(&self, device: &Device, values: &mut [f32]) -> Result<()> {
         self.check(values.len())?;
-        self.grads.read(device, values, "the gradients")
+        self.grads.read(device, values)
     }
 
     pub fn write_grads(&mut self, device: &Device, values: &[f32]) -> Result<()> {
         self.check(values.len())?;
-        self.grads.write(device, values, "the gradients")
+        self.grads.write(device, values)
     }
 
     pub fn read_moments(&self, device: &Device, values: [&mut [f32]; 2]) -> Result<()> {
@@ -131,7 +132,7 @@ impl Parameters {
 
     /// Steps down the gradients, which become 0, and returns their norm; if that is not finite, nothing was stepped.
     pub fn step(&mut self, device: &Device, kernels: &Kernels, options: &Adam, lr: f32) -> Result<f64> {
-        kernels.clip(self.grads.begin(), self.n, self.squares.begin(), options.clip, self.norm.begin())?;
+        kernels.clip(self.grads.at(0), self.n, self.squares.begin(), options.clip, self.norm.begin())?;
         let steps = (self.steps + 1) as f64;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(steps);
         let constants = [
@@ -144,7 +145,7 @@ impl Parameters {
         ];
         let [m, v] = self.moments.each_ref().map(Buffer::begin);
         let rounded = self.rounded.as_ref().map_or(0, Buffer::begin);
-        let at = [self.master.begin(), self.grads.begin(), m, v, rounded];
+        let at = [self.master.begin(), self.grads.at(0), m, v, rounded];
         kernels.adam(at, self.n, (self.spans.begin(), self.n_spans), self.norm.begin(), constants)?;
         let mut norm = [0.0f64; 2];
         self.norm.read(device, &mut norm, "the gradients' norm")?;
@@ -169,7 +170,7 @@ impl Parameters {
 
     /// Where the gradient of what begins there lies.
     pub fn grad(&self, range: Range<usize>) -> u64 {
-        self.grads.at(4 * range.start)
+        self.grads.at(range.start)
     }
 
     /// The head's weight `[n_labels, d]` and bias.

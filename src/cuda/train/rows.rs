@@ -35,6 +35,13 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Most segments, and most words in all, of `n` rows of `sequences` sequences that `embeddings` embeddings are for.
+    pub fn most(n: usize, sequences: usize, embeddings: usize) -> [usize; 2] {
+        let keys = embeddings.min(2 * n);
+        let segments = keys + 2 * n / SEGMENT + 1;
+        [segments, 5 * n + (sequences + 1) + segments + 2 * keys + 1]
+    }
+
     /// Those of `sequences`, none of which is empty.
     pub fn read(&mut self, sequences: Ragged<'_, Token>, vocabulary: usize) {
         self.words.clear();
@@ -100,6 +107,8 @@ mod tests {
             }
         }
         assert_eq!(seen, 606);
+        let [most_segments, most_words] = Rows::most(303, 3, 5 + 300);
+        assert!(rows.segments.len <= most_segments && rows.words.len() <= most_words);
         assert_eq!(list(rows.lasts)[298..], [1, 0, 1, 0, 0]);
     }
 }

@@ -11,6 +11,69 @@ use crate::gpt2::{Config, Masks};
 /// Logits held at a time: 256 MiB.
 const WAVE_LOGITS: usize = 1 << 26;
 
+/// The shape of a network with its head, which what a batch takes follows from.
+#[derive(Clone, Copy)]
+pub(super) struct Net<'a> {
+    pub config: &'a Config,
+    pub precision: Precision,
+    pub n_labels: usize,
+}
+
+/// Bytes that a batch takes, by room.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    input: usize,
+    /// A layer's activations, which lie one layer after another, the stream's end and its norm behind them.
+    layer: usize,
+    kept: usize,
+    /// What the scratch room is divided into, in the order of [`Places`].
+    scratch: [usize; 8],
+    logits: usize,
+    head: usize,
+    losses: usize,
+}
+
+impl Net<'_> {
+    /// Columns of a row of logits, which begins at a multiple of 16 bytes.
+    pub fn stride(self) -> usize {
+        self.config.vocab_size.next_multiple_of(8)
+    }
+
+    /// Rows whose logits are computed at once, of a batch of `n`.
+    pub fn wave_rows(self, n: usize) -> usize {
+        (WAVE_LOGITS / self.stride()).clamp(1, n.max(1))
+    }
+
+    /// What `n` rows of `sequences` sequences take. More of either never take less.
+    pub fn bytes(self, n: usize, sequences: usize) -> Bytes {
+        let Config { n_embd: d, n_head: heads, n_layer, vocab_size, n_positions, .. } = *self.config;
+        let (w, labels) = (width(self.precision), self.n_labels);
+        let [stream, narrow, of_heads] = [aligned(4 * n * d), aligned(w * n * d), aligned(4 * n * heads)];
+        let qkv = aligned(3 * w * n * d);
+        let layer = 2 * stream + 3 * narrow + qkv + of_heads + aligned(8 * w * n * d);
+        let [segments, words] = Rows::most(n, sequences, vocab_size + n_positions);
+        let parts = Kernels::parts(n, d, vocab_size).max(segments * d);
+        // Of bf16, gradients of logits lie behind these.
+        let each_logit = if w == 4 { 4 } else { 4 + w };
+        Bytes {
+            input: 4 * words,
+            layer,
+            kept: n_layer * layer + stream + narrow,
+            scratch: [narrow, qkv, stream, stream, stream, aligned(8 * n), of_heads, aligned(4 * parts)],
+            logits: each_logit * self.wave_rows(n) * self.stride(),
+            head: 4 * (sequences * (labels + 2 * d) + sequences.div_ceil(256) * labels),
+            losses: (8 * n).max(4 * sequences * (1 + labels)),
+        }
+    }
+}
+
+impl Bytes {
+    /// All of them.
+    pub fn total(self) -> usize {
+        self.input + self.kept + self.scratch.iter().sum::<usize>() + self.logits + self.head + self.losses
+    }
+}
+
 /// A buffer that grows; what it held is lost then.
 #[derive(Default)]
 pub(super) struct Room {
@@ -115,29 +178,34 @@ fn aligned(bytes: usize) -> usize {
 }
 
 impl Tape {
-    /// Copies the rows to the device and makes room for them.
-    pub fn prepare(&mut self, device: &Device, config: &Config, precision: Precision) -> Result<()> {
-        let (n, d, heads, w) = (self.rows.n, config.n_embd, config.n_head, width(precision));
+    /// Makes room for the rows, all that they take until they are done with, and copies them to the device.
+    pub fn prepare(&mut self, device: &Device, net: Net<'_>) -> Result<()> {
+        let (n, sequences) = (self.rows.n, self.rows.begins.len - 1);
+        let Bytes { input, layer, kept, scratch, logits, head, losses } = net.bytes(n, sequences);
         let what = format!("a batch of {n} tokens");
-        self.input.fit(device, 4 * self.rows.words.len(), &what)?.write(device, &self.rows.words, &what)?;
-
-        let [stream, narrow, of_heads] = [aligned(4 * n * d), aligned(w * n * d), aligned(4 * n * heads)];
-        let layer = 2 * stream + 3 * narrow + aligned(3 * w * n * d) + of_heads + aligned(8 * w * n * d);
-        let kept = self.kept.fit(device, config.n_layer * layer + stream + narrow, &what)?.begin();
-        let segments = self.rows.segments.len * d;
-        let parts = Kernels::parts(n, d, config.vocab_size).max(segments);
-        let bytes =
-            [narrow, aligned(3 * w * n * d), stream, stream, stream, aligned(8 * n), of_heads, aligned(4 * parts)];
-        let mut at = self.scratch.fit(device, bytes.iter().sum(), &what)?.begin();
-        let [y, d_qkv, d_hidden, dh, dx, stats, delta, parts] = bytes.map(|bytes| {
+        for (room, bytes) in [(&mut self.logits, logits), (&mut self.head, head), (&mut self.losses, losses)] {
+            room.fit(device, bytes, &what)?;
+        }
+        let kept = self.kept.fit(device, kept, &what)?.begin();
+        let mut at = self.scratch.fit(device, scratch.iter().sum(), &what)?.begin();
+        self.input.fit(device, input, &what)?.write(device, &self.rows.words, &what)?;
+        let [y, d_qkv, d_hidden, dh, dx, stats, delta, parts] = scratch.map(|bytes| {
             at += bytes as u64;
             at - bytes as u64
         });
-        let x = kept + (config.n_layer * layer) as u64;
-        let hidden = x + stream as u64;
+        let (d, heads, width) = (net.config.n_embd, net.config.n_head, width(net.precision));
+        let x = kept + (net.config.n_layer * layer) as u64;
+        let hidden = x + aligned(4 * n * d) as u64;
         self.places =
-            Places { n, d, heads, width: w, kept, layer, x, hidden, y, d_qkv, d_hidden, dh, dx, stats, delta, parts };
+            Places { n, d, heads, width, kept, layer, x, hidden, y, d_qkv, d_hidden, dh, dx, stats, delta, parts };
         Ok(())
+    }
+
+    /// Gives all memory back.
+    pub fn give_back(&mut self, device: &Device) -> Result<()> {
+        *self = Self::default();
+        // Only now it is free for others, too.
+        device.synchronize()
     }
 
     /// Sets the gradient of the hidden states to zero.
@@ -156,11 +224,6 @@ impl Tape {
     /// Where a list of the rows lies.
     pub fn list(&self, list: List) -> u64 {
         self.input.begin() + 4 * list.begin as u64
-    }
-
-    /// Rows whose logits are computed at once.
-    pub fn wave_rows(&self, stride: usize) -> usize {
-        (WAVE_LOGITS / stride).clamp(1, self.rows.n.max(1))
     }
 }
 

@@ -1,11 +1,96 @@
-//! Sums of what lies on GPUs: NCCL, whose ranks find each other through the ring.
+//! The GPUs of the ranks: which is whose, and sums of what lies on them: NCCL, whose ranks find each other through the ring.
 
-use super::{Group, Transport};
-use crate::cuda::device::Device;
-use crate::cuda::nccl::{Communicator, Floats, Id};
+use super::{Group, MAX_SMALL, Transport};
+use crate::cuda::device::{self, Device};
+use crate::cuda::nccl::{self, Communicator, Floats, Id};
 use crate::error::{Error, Result};
+use crate::train::settings;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a rank trains on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seat {
+    device: settings::Device,
+    gpu: Option<Gpu>,
+}
+
+/// A GPU as a rank sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Gpu {
+    uuid: String,
+    name: String,
+    /// Its number, and how many the rank is shown.
+    number: usize,
+    of: usize,
+}
+
+/// Which of the GPUs that this rank is shown is its own: that of its number on its machine. Where each rank is shown GPUs of its
+/// own, they are counted anew.
+fn number(group: &Group) -> Result<(usize, usize)> {
+    let n = device::count()?;
+    Ok((group.local_rank() % n, n))
+}
+
+/// Opens this rank's GPU. One that does not answer within the time that ranks wait for each other is given up: who waits for a
+/// GPU still says over the ring that it is there.
+pub fn open(group: &Group) -> Result<Arc<Device>> {
+    let device = Device::open(number(group)?.0)?;
+    if !group.is_alone() {
+        device.give_up_after(group.timeout());
+    }
+    Ok(device)
+}
+
+/// Sees that all ranks train on what `device` is, each on a GPU of its own if it is one, and, where there will be `sums` over
+/// GPUs, that NCCL is there: before anything is read.
+///
+/// # Errors
+/// Naming the ranks that have one GPU, or that train on different devices; if NCCL is missing.
+pub fn check(group: &mut Group, device: settings::Device, sums: bool) -> Result<()> {
+    if group.is_alone() {
+        return Ok(());
+    }
+    let mut mine = Seat { device, gpu: None };
+    if device != settings::Device::Cpu {
+        if sums {
+            nccl::check()?;
+        }
+        let (number, of) = number(group)?;
+        let own = Device::open(number)?;
+        let uuid = own.uuid().iter().map(|byte| format!("{byte:02x}")).collect();
+        mine.gpu = Some(Gpu { uuid, name: own.name().to_string(), number, of });
+    }
+    let broken = |e: serde_json::Error| Error::mismatch(format!("what ranks train on: {e}"));
+    let bytes = serde_json::to_vec(&mine).map_err(broken)?;
+    let all = group.gather(&bytes, MAX_SMALL)?;
+    let seats: Vec<Seat> =
+        all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect::<Result<_>>()?;
+    check_seats(&seats)
+}
+
+fn check_seats(seats: &[Seat]) -> Result<()> {
+    for (rank, seat) in seats.iter().enumerate() {
+        if seat.device != seats[0].device {
+            let [is, first] = [seat, &seats[0]].map(|seat| seat.device.name());
+            return Err(Error::mismatch(format!(
+                "rank {rank} trains with --device {is} and rank 0 with {first}: give all the same"
+            )));
+        }
+        let Some(gpu) = &seat.gpu else { continue };
+        let same = |other: &Seat| other.gpu.as_ref().is_some_and(|other| other.uuid == gpu.uuid);
+        if let Some(other) = seats[..rank].iter().position(same) {
+            let Gpu { uuid, name, number, of } = gpu;
+            return Err(Error::invalid(format!(
+                "ranks {other} and {rank} have one GPU, {name} (UUID {uuid}; rank {rank} is shown {of}, of which it is number \
+                 {number}): start at most as many ranks on a machine as it has GPUs, and give each its LOCAL_RANK, as torchrun, \
+                 mpirun and srun do, or a CUDA_VISIBLE_DEVICES of its own"
+            )));
+        }
+    }
+    Ok(())
+}
 
 /// Connects the GPUs of the ranks of `group`, of which this rank has `device`; each must have one of its own. A sum that takes
 /// longer than `timeout` is an error.
@@ -33,6 +118,25 @@ mod tests {
     use std::time::Instant;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn ranks_with_one_gpu_or_other_devices_are_named() {
+        let seat = |device, uuid: &str| {
+            let gpu = Gpu { uuid: uuid.into(), name: "a GPU".into(), number: 0, of: 1 };
+            Seat { device, gpu: (device != settings::Device::Cpu).then_some(gpu) }
+        };
+        let (cpu, cuda, f32) = (settings::Device::Cpu, settings::Device::Cuda, settings::Device::CudaF32);
+        check_seats(&[seat(cpu, ""), seat(cpu, "")]).unwrap();
+        check_seats(&[seat(cuda, "a"), seat(cuda, "b"), seat(cuda, "c")]).unwrap();
+        for (seats, words) in [
+            (vec![seat(cuda, "a"), seat(cuda, "b"), seat(cuda, "a")], ["ranks 0 and 2", "UUID a", "LOCAL_RANK"]),
+            (vec![seat(cuda, "a"), seat(cpu, "")], ["rank 1", "--device cpu", "rank 0 with cuda"]),
+            (vec![seat(cuda, "a"), seat(f32, "b")], ["rank 1", "--device cuda-f32", "same"]),
+        ] {
+            let error = check_seats(&seats).unwrap_err();
+            assert!(words.iter().all(|word| error.message().contains(word)), "{error}");
+        }
+    }
 
     /// How many ranks to test with: those of the driver that runs on the CPU, else one a GPU.
     fn size() -> Option<usize> {

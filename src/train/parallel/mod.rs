@@ -37,6 +37,7 @@ pub trait Transport<V: ?Sized> {
 pub struct Group {
     share: Share,
     local_rank: usize,
+    timeout: Duration,
     /// None where a process is alone.
     ring: Option<(Ring, SocketAddr)>,
 }
@@ -44,14 +45,14 @@ pub struct Group {
 impl Group {
     /// A process that is alone.
     pub fn alone() -> Self {
-        Self { share: Share::WHOLE, local_rank: 0, ring: None }
+        Self { share: Share::WHOLE, local_rank: 0, timeout: Duration::MAX, ring: None }
     }
 
     /// Joins the others. A rank that does not come within `timeout`, or later says nothing for as long, ends the run.
     pub fn join(place: &Place, timeout: Duration) -> Result<Self> {
         let ring = rendezvous::join(place, timeout)?;
         let share = Share { rank: place.rank, size: place.size };
-        Ok(Self { share, local_rank: place.local_rank, ring: Some(ring) })
+        Ok(Self { share, local_rank: place.local_rank, timeout, ring: Some(ring) })
     }
 
     /// This rank's part of the work.
@@ -62,6 +63,11 @@ impl Group {
     /// This rank's number on its machine, so also that of its GPU.
     pub fn local_rank(&self) -> usize {
         self.local_rank
+    }
+
+    /// How long a rank may say nothing before it is given up.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Whether this is the rank that writes and tells.
