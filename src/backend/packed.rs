@@ -82,6 +82,7 @@ pub struct Packed {
 pub(super) struct Tile<'a> {
     pub panel: &'a [Line],
     /// What of the matrix to bring near meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable tile leaves it to the processor"))]
     pub next: &'a [Line],
     /// The rows' factors, `a_stride` apart, and how many rows.
     pub a: &'a [f32],
