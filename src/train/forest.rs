@@ -149,9 +149,11 @@ pub fn grow(
             fit(sample, n, plan.seed)
         }
         Trees::Boosted { rounds } => {
-            let mut draws = Stream::new(plan.seed, 0);
-            let rows = (0..labels.len()).map(|flow| cuts.row(flow, &mut draws));
-            let values = rows.flat_map(|row| &values[row * width..][..width]).copied().collect();
+            if cuts.rows > 0 {
+                let mut draws = Stream::new(plan.seed, 0);
+                let rows = (0..labels.len()).map(|flow| cuts.row(flow, &mut draws));
+                values = rows.flat_map(|row| &values[row * width..][..width]).copied().collect();
+            }
             boosting::fit(&Matrix { values, width }, &labels, label_weights.len(), rounds, interrupt)
         }
     }
