@@ -23,6 +23,7 @@ from transformers import GPT2LMHeadModel
 SCALERS = {
     "log1p-us": (1500.0, lambda us: np.log10(1 + us)),
     "log1p-us-fine": (150.0, lambda us: np.log10(1 + us)),
+    "log1p-us-sharp": (15.0, lambda us: np.log10(1 + us)),
 }
 
 

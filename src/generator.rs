@@ -123,7 +123,7 @@ impl Generator {
         let first = self.first_token(sampling.class)?;
         let quantizer = self.model.quantizer();
         if sampling.decode == Decode::Sample {
-            quantizer.decode_sampled(&[], 0, 0, &mut [])?;
+            quantizer.decode_sampled(&[], None, 0, 0, &mut [])?;
         }
         let most = self.max_packets();
         let max_packets = match sampling.max_packets as usize {
@@ -156,7 +156,9 @@ impl Generator {
             packets.resize(tokens.len(), Packet { size: 0, ipt_us: 0.0 });
             match sampling.decode {
                 Decode::Centroid => quantizer.decode(&tokens, &mut packets)?,
-                Decode::Sample => quantizer.decode_sampled(&tokens, sampling.seed, flow, &mut packets)?,
+                Decode::Sample => {
+                    quantizer.decode_sampled(&tokens, sampling.class, sampling.seed, flow, &mut packets)?
+                }
             }
             // By definition; the centroid's time may be a little off.
             packets[0].ipt_us = 0.0;

@@ -133,6 +133,47 @@ fn the_packets_behind_the_centroids_come_back_and_are_checked() {
 }
 
 #[test]
+fn the_packets_of_each_class_come_back_and_are_checked() {
+    let bundle = common::classes_bundle();
+    let quantizer = Bundle::open(bundle.path()).unwrap().quantizer;
+    let spread = quantizer.class_spread().unwrap();
+    assert_eq!((spread.n_classes(), spread.layers().len()), (3, spread.ends()[2] as usize));
+    let victim = Victim { _directory: tempfile::tempdir().unwrap(), path: bundle.path().to_path_buf() };
+    let file = "quantizer.safetensors";
+    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let [a, b, c] = [0, 1, 2].map(|class| spread.ends()[class] as f32);
+    for (ends, kind, words) in [
+        (vec![b, a, c], Kind::Mismatch, "classes end at"),
+        (vec![a, b, c - 1.0], Kind::Mismatch, "classes end at"),
+        (vec![a, b, 0.5], Kind::Format, "class_ends: 0.5"),
+    ] {
+        victim.edit_tensors(file, |t| {
+            let tensor = t.get_mut("class_ends").unwrap();
+            (tensor.1, tensor.2) = (vec![ends.len()], f32s(&ends));
+        });
+        victim.refused(kind, &[file, words]);
+    }
+    victim.edit_tensors(file, |t| {
+        let tensor = t.get_mut("class_ends").unwrap();
+        (tensor.1, tensor.2) = (vec![3], f32s(&[a, b, c]));
+        // The token of the first layer.
+        t.get_mut("class_layers").unwrap().2[..4].copy_from_slice(&59f32.to_le_bytes());
+    });
+    victim.refused(Kind::Mismatch, &[file, "layer 0", "not of token 59"]);
+    victim.edit_tensors(file, |t| t.get_mut("class_layers").unwrap().1 = vec![4, spread.layers().len()]);
+    victim.refused(Kind::Mismatch, &[file, "class_layers", ", 4]"]);
+    victim.edit_tensors(file, |t| {
+        for (name, shape, n) in [("class_ends", vec![2], 8), ("class_layers", vec![b as usize, 4], 16 * b as usize)] {
+            let tensor = t.get_mut(name).unwrap();
+            tensor.1 = shape;
+            tensor.2.truncate(n);
+        }
+        t.get_mut("class_layers").unwrap().2[..16].copy_from_slice(bytemuck::bytes_of(&spread.layers()[0]));
+    });
+    victim.refused(Kind::Mismatch, &[file, "packets of 2 classes, the vocabulary 3"]);
+}
+
+#[test]
 fn a_forest_votes_in_what_the_classifier_says_and_is_checked() {
     let (made, directory) = (tiny(), tempfile::tempdir().unwrap());
     let forest = Forest {

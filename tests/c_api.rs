@@ -56,7 +56,7 @@ fn expected(bench: &Bench) -> String {
     tokens.iter().for_each(|token| write!(out, " {token}").unwrap());
     out.push('\n');
     print_flow(&mut out, &back);
-    quantizer.decode_sampled(&tokens, 5, 6, &mut back).unwrap();
+    quantizer.decode_sampled(&tokens, None, 5, 6, &mut back).unwrap();
     print_flow(&mut out, &back);
 
     let classifier = Classifier::open(&context, path).unwrap();

@@ -160,6 +160,48 @@ fn a_bound_that_holds_all_flows_changes_nothing() {
     );
 }
 
+/// Two classes whose sizes differ by less than the centroids lie apart.
+#[test]
+fn generated_flows_have_the_sizes_of_their_class() {
+    let place = Place::new();
+    let mut draws = Stream::new(11, 0);
+    let rows: Vec<Row> = (0..400)
+        .map(|i| {
+            let label = ["even", "odd"][i % 2];
+            let mut row = row(i, Some(label), Some([Split::Train, Split::Val][usize::from(i % 10 > 7)]), &mut draws);
+            row.packets.iter_mut().for_each(|p| p.size = p.size / 2 * 2 + (i % 2) as i32 * p.size.signum());
+            row
+        })
+        .collect();
+    write(&place.path("flows.parquet"), &rows);
+    place.succeed("quantizer fit flows.parquet -k 12 -q -o q.safetensors");
+    for (run, memory) in [("whole", ""), ("windows", "--shuffle-mib 0.01")] {
+        place.succeed(&format!(
+            "pretrain flows.parquet --quantizer q.safetensors -o {run} {memory} --with-classes --epochs 1 {TINY}"
+        ));
+        assert!(place.succeed(&format!("quantizer inspect {run}/quantizer.safetensors")).contains("each of 2 classes"));
+        // What is fine-tuned from it knows them as well.
+        place.succeed(&format!("finetune flows.parquet --from {run} -o {run}-tuned --epochs 1 --threads 1 --quiet"));
+        for bundle in [run.to_string(), format!("{run}-tuned")] {
+            place.succeed(&format!("bundle {bundle} -o {bundle}.tgpt"));
+            for (class, odd) in [("even", 0), ("odd", 1)] {
+                let flows = format!("{bundle}-{class}.jsonl");
+                place.succeed(&format!("generate {bundle}.tgpt --class {class} -n 40 --engine native -o {flows}"));
+                let text = fs::read_to_string(place.path(&flows)).unwrap();
+                let flows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                let sizes: Vec<i64> = flows
+                    .iter()
+                    .flat_map(|flow| flow["sizes"].as_array().unwrap())
+                    .map(|size| size.as_i64().unwrap())
+                    .collect();
+                let own = sizes.iter().filter(|size| size.abs() % 2 == odd).count();
+                // But for a token that the class never had.
+                assert!(own as f64 > 0.95 * sizes.len() as f64, "{bundle}: {own} of {} sizes", sizes.len());
+            }
+        }
+    }
+}
+
 #[test]
 fn labels_that_cannot_be_learnt_are_named() {
     let place = tables();

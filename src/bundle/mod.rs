@@ -3,7 +3,8 @@
 //! ```text
 //! model.tgpt/
 //!   manifest.json           what everything is, and size and SHA-256 of every other file
-//!   quantizer.safetensors   centroids f32 [K, 2], and what packets lie behind each, `spread` f32 [K, 8, 3]
+//!   quantizer.safetensors   centroids f32 [K, 2], what packets lie behind each, `spread` f32 [K, 8, 3], and which of them
+//!                           are of each class, `class_layers` f32 [n, 4] up to `class_ends` f32 [classes]
 //!   model.safetensors       the network, Hugging Face GPT-2 names and shapes
 //!   config.json             its shape for Hugging Face's `transformers`
 //!   head.safetensors        the classifier's head, of whichever kind; absent in a bundle that only generates
@@ -28,6 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gpt2::Weights;
 use crate::head::{Forest, Head};
 use crate::quantizer::Quantizer;
+use crate::quantizer::class_spread::ClassSpread;
 use files::Directory;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -98,6 +100,11 @@ impl Bundle {
         };
         let bytes = read(QUANTIZER, tensors::quantizer_limit(k)).map_err(foreign)?;
         let quantizer = tensors::read_quantizer(&bytes, manifest.scaler, Some(k)).map_err(within(QUANTIZER))?;
+        let n_classes = manifest.vocabulary.classes.len();
+        if let Some(n) = quantizer.class_spread().map(ClassSpread::n_classes).filter(|n| *n != n_classes) {
+            let told = format!("it has packets of {n} classes, the vocabulary {n_classes} classes");
+            return Err(within(QUANTIZER)(Error::mismatch(told)));
+        }
         let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
             .map_err(within(MODEL))?;
         let head = match &manifest.classifier {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpt2::{Config, Weights};
 use crate::head::forest::{Forest, Node};
+use crate::quantizer::class_spread::{ClassLayer, MAX_CLASS_LAYERS};
 use crate::quantizer::spread::{LAYERS, Layer};
 use crate::quantizer::{Codebook, Quantizer, Scaler};
 use safetensors::{Dtype, SafeTensors};
@@ -10,12 +11,16 @@ use safetensors::{Dtype, SafeTensors};
 /// The tensor of the packets behind each centroid: see `quantizer::spread`.
 const SPREAD: &str = "spread";
 
+/// The tensors of the packets of each class behind each centroid: see `quantizer::class_spread`.
+const CLASS_LAYERS: &str = "class_layers";
+const CLASS_ENDS: &str = "class_ends";
+
 /// Room for the header of a safetensors file: some hundred bytes per tensor.
 const MAX_HEADER: u64 = 1 << 20;
 
 /// Most bytes the file of a quantizer of `k` centroids may have.
 pub(crate) fn quantizer_limit(k: usize) -> u64 {
-    size_limit(k * (2 + 3 * LAYERS))
+    size_limit(k * (2 + 3 * LAYERS) + 5 * MAX_CLASS_LAYERS)
 }
 
 /// Most bytes a file of `n` f32 values may have.
@@ -103,7 +108,24 @@ pub(crate) fn read_quantizer(bytes: &[u8], scaler: Scaler, k: Option<usize>) -> 
     let shape = [k, LAYERS, 3];
     let mut layers = vec![Layer::default(); k * LAYERS];
     file.copy(SPREAD, &shape, bytemuck::cast_slice_mut(&mut layers))?;
-    quantizer.with_spread(&layers)
+    let quantizer = quantizer.with_spread(&layers)?;
+    let rows = |name| file.shape(name).and_then(|shape| shape.first().copied()).unwrap_or(0).min(bytes.len() / 4);
+    let (n, n_classes) = (rows(CLASS_LAYERS), rows(CLASS_ENDS));
+    if n_classes == 0 {
+        return Ok(quantizer);
+    }
+    let (mut layers, mut ends) = (vec![ClassLayer::default(); n], vec![0.0; n_classes]);
+    file.copy(CLASS_LAYERS, &[n, 4], bytemuck::cast_slice_mut(&mut layers))?;
+    file.copy(CLASS_ENDS, &[n_classes], &mut ends)?;
+    quantizer.with_class_spread(layers, ends.into_iter().map(|end| whole(CLASS_ENDS, end)).collect::<Result<_>>()?)
+}
+
+/// `value` of `tensor` as the whole number it must be; such numbers are exact in an f32.
+fn whole(tensor: &str, value: f32) -> Result<u32> {
+    match value {
+        value if value >= 0.0 && value.fract() == 0.0 && value <= (1 << 24) as f32 => Ok(value as u32),
+        _ => Err(Error::format(format!("{tensor}: {value} is no place or number"))),
+    }
 }
 
 /// The forest over `n_labels` labels in the bytes of a `forest.safetensors`: `nodes` f32 `[n, 3]`, a split as feature,
@@ -118,10 +140,7 @@ pub(crate) fn read_forest(bytes: &[u8], n_labels: usize) -> Result<Forest> {
         let shape = [n, width];
         file.copy(name, if width == 1 { &shape[..1] } else { &shape }, &mut out).map(|()| out)
     };
-    let whole = |value: f32| match value {
-        value if value >= 0.0 && value.fract() == 0.0 && value <= (1 << 24) as f32 => Ok(value as u32),
-        _ => Err(Error::format(format!("forest: {value} is no place or number"))),
-    };
+    let whole = |value| whole("forest", value);
     let node = |[feature, threshold, low]: [f32; 3]| match feature {
         -1.0 => Ok(Node::Leaf { begin: whole(threshold)?, end: whole(low)? }),
         _ => Ok(Node::Split { feature: whole(feature)?, threshold, low: whole(low)? }),
@@ -221,7 +240,15 @@ mod writing {
         let shapes = [vec![codebook.len(), 2], vec![codebook.len(), LAYERS, 3]];
         let centroids = ("centroids", &*shapes[0], codebook.centroids().as_flattened());
         let spread = quantizer.spread().map(|s| (SPREAD, &*shapes[1], bytemuck::cast_slice(s.layers())));
-        serialize(std::iter::once(centroids).chain(spread), metadata.unwrap_or_else(format))
+        let ends: Vec<f32> = quantizer.class_spread().iter().flat_map(|s| s.ends()).map(|&end| end as f32).collect();
+        let n_layers = quantizer.class_spread().map_or(0, |s| s.layers().len());
+        let class_shapes = [vec![n_layers, 4], vec![ends.len()]];
+        let of_classes = quantizer.class_spread().map(|s| {
+            let layers = (CLASS_LAYERS, &*class_shapes[0], bytemuck::cast_slice(s.layers()));
+            [layers, (CLASS_ENDS, &*class_shapes[1], &*ends)]
+        });
+        let tensors = std::iter::once(centroids).chain(spread).chain(of_classes.into_iter().flatten());
+        serialize(tensors, metadata.unwrap_or_else(format))
     }
 
     /// The bytes of `forest.safetensors`; see [`read_forest`].

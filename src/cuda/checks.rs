@@ -10,8 +10,6 @@ use crate::quantizer::{Codebook, Scaler};
 use crate::random::Stream;
 use crate::tokens::Token;
 
-const SCALERS: [Scaler; 3] = [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms];
-
 /// Who runs the kernels. No call gets an empty batch.
 pub(super) trait Run {
     /// Tokens and report of `kernels/encode.cu`.
@@ -98,7 +96,7 @@ pub(super) fn encode_finds_the_first_illegal_time(run: &dyn Run) {
 pub(super) fn accumulate_sums_as_the_host(run: &dyn Run, lengths: &[usize]) {
     for (i, &n) in lengths.iter().enumerate() {
         let packets = packets(n);
-        let scaler = SCALERS[i % 3];
+        let scaler = Scaler::ALL[i % 4];
         let scale = TimeScale::of(scaler);
         for k in [1, 5, 1024, 16_384, 1 << 18] {
             let mut draws = Stream::new(8, k as u64);
@@ -127,7 +125,7 @@ pub(super) fn accumulate_sums_as_the_host(run: &dyn Run, lengths: &[usize]) {
 pub(super) fn scaled_times_are_the_hosts(run: &dyn Run, n: usize) {
     let packets = packets(n);
     let tokens: Vec<Token> = (0..n as Token).collect();
-    for scaler in SCALERS {
+    for scaler in Scaler::ALL {
         let scale = TimeScale::of(scaler);
         for (packet, [count, bytes, time]) in packets.iter().zip(run.accumulate(&packets, &tokens, n, &scale)) {
             let expected = (1, i64::from(packet.size), scale.scaled(packet.ipt_us));
@@ -160,7 +158,7 @@ pub(super) fn extreme_packets_do_not_overflow(run: &dyn Run, n: usize) {
 pub(super) fn moments_sum_as_the_host(run: &dyn Run, lengths: &[usize]) {
     for &n in lengths {
         let packets = packets(n);
-        for scaler in SCALERS {
+        for scaler in Scaler::ALL {
             let scale = TimeScale::of(scaler);
             let (mut moments, mut expected) = (Moments::default(), Moments::default());
             moments.add_sums(n as u64, run.moments(&packets, &scale));

@@ -20,7 +20,7 @@ pub(super) struct TimeScale {
 impl TimeScale {
     pub(super) fn of(scaler: Scaler) -> Self {
         let (unit, offset) = match scaler {
-            Scaler::Log1pUs | Scaler::Log1pUsFine => (1.0, 1.0),
+            Scaler::Log1pUs | Scaler::Log1pUsFine | Scaler::Log1pUsSharp => (1.0, 1.0),
             Scaler::Log10Ms => (1000.0, 0.0),
         };
         Self { unit, offset, last_zero: scaler.last_zero_time() }
@@ -128,15 +128,13 @@ mod tests {
     use super::*;
     use crate::random::Stream;
 
-    const SCALERS: [Scaler; 3] = [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms];
-
     #[test]
     fn scaled_times_are_the_scalers_to_half_a_unit() {
         let mut draws = Stream::new(4, 0);
         let any = (0..200_000).map(|_| f32::from_bits((draws.uniform() * f64::from(f32::MAX.to_bits())) as u32));
         let edges = [0.0, -0.0, f32::from_bits(1), 1e-8, 9.999e-6, 1e-5, 1.0001e-5, 1.0, 999.0, 1000.0, 6e7, f32::MAX];
         for ipt_us in any.chain(edges) {
-            for scaler in SCALERS {
+            for scaler in Scaler::ALL {
                 let y = scaler.point(Packet { size: 0, ipt_us })[1];
                 let fixed = TimeScale::of(scaler).scaled(ipt_us);
                 assert!(

@@ -141,7 +141,7 @@ pub unsafe extern "C" fn tgpt_quantizer_decode_sampled(
         call.log_to(state.log);
         // SAFETY: the contract of the header.
         let (tokens, packets) = unsafe { (args::slice(tokens, n, "tokens")?, args::slice_mut(packets, n, "packets")?) };
-        state.quantizer.decode_sampled(tokens, seed, stream, packets)
+        state.quantizer.decode_sampled(tokens, None, seed, stream, packets)
     };
     // SAFETY: the contract of the header.
     unsafe { guard(error, body) }

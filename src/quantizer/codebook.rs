@@ -8,7 +8,7 @@ use crate::tokens::Token;
 pub const MAX_CENTROIDS: usize = 1 << 20;
 
 /// Largest coordinate of a centroid, positive or negative. No scaler maps a packet past half of it.
-const MAX_COORDINATE: f32 = 1024.0;
+const MAX_COORDINATE: f32 = 16_384.0;
 
 /// Centroids in token order, and the same sorted along the size axis for the search.
 #[derive(Clone, Debug)]
@@ -128,6 +128,6 @@ mod tests {
     fn codebooks_that_cannot_be_searched_are_refused() {
         assert!(Codebook::new(vec![]).is_err());
         assert!(Codebook::new(vec![[0.0, f32::NAN]]).is_err());
-        assert!(Codebook::new(vec![[0.0, 0.0], [-1025.0, 0.0]]).unwrap_err().message().contains("centroid 1"));
+        assert!(Codebook::new(vec![[0.0, 0.0], [-16_385.0, 0.0]]).unwrap_err().message().contains("centroid 1"));
     }
 }

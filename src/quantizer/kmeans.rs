@@ -344,7 +344,7 @@ pub(crate) mod tests {
             let packets: Vec<Packet> =
                 packets.iter().map(|&(size, e)| Packet { size: size / 10 * 10, ipt_us: 10f32.powi(e.into()) - 1.0 }).collect();
             let codebook = Codebook::new(grid.iter().map(|&(x, y)| [f32::from(x) / 5.0, f32::from(y)]).collect()).unwrap();
-            for scaler in [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms] {
+            for scaler in Scaler::ALL {
                 let assignment = Assignment::new(&columns(&packets, scaler), &codebook);
                 let inertia: f64 = packets.iter().map(|&p| codebook.nearest_with_distance(scaler.point(p)).1).sum();
                 prop_assert!((assignment.inertia - inertia).abs() <= 1e-9 * (1.0 + inertia));

@@ -1,5 +1,6 @@
 //! Packets ↔ tokens: the exact nearest centroid of a K-means codebook, seen through a scaler.
 
+pub mod class_spread;
 pub mod codebook;
 pub mod columns;
 mod envelope;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::packet::Packet;
 use crate::random::uniform;
 use crate::tokens::Token;
+use class_spread::{ClassLayer, ClassSpread};
 use spread::{Layer, Spread};
 use std::sync::Arc;
 use table::Table;
@@ -32,13 +34,14 @@ pub struct Quantizer {
     /// Shared: it is many times the size of the codebook.
     table: Arc<Table>,
     spread: Option<Arc<Spread>>,
+    class_spread: Option<Arc<ClassSpread>>,
 }
 
 impl Quantizer {
     /// Joins the two and builds the table that encodes.
     pub fn new(scaler: Scaler, codebook: Codebook) -> Self {
         let table = Arc::new(Table::new(scaler, &codebook));
-        Self { scaler, codebook, table, spread: None }
+        Self { scaler, codebook, table, spread: None, class_spread: None }
     }
 
     /// The same with the packets behind each centroid, [`spread::LAYERS`] layers a token, for [`Self::decode_sampled`].
@@ -55,6 +58,19 @@ impl Quantizer {
     /// The packets behind each centroid, if they are known.
     pub fn spread(&self) -> Option<&Spread> {
         self.spread.as_deref()
+    }
+
+    /// The same with the packets of each class behind each centroid, for [`Self::decode_sampled`]: `layers` by class, then
+    /// by token, those of each class up to its place in `ends`. Refuses layers that do not belong to the codebook.
+    pub fn with_class_spread(self, layers: Vec<ClassLayer>, ends: Vec<u32>) -> Result<Self> {
+        let own = |token, layer: &Layer| layer.is_of(token, |packet| self.token(packet));
+        let spread = ClassSpread::new(layers, ends, self.n_tokens(), own)?;
+        Ok(Self { class_spread: Some(Arc::new(spread)), ..self })
+    }
+
+    /// The packets of each class behind each centroid, if they are known.
+    pub fn class_spread(&self) -> Option<&ClassSpread> {
+        self.class_spread.as_deref()
     }
 
     /// The scaler.
@@ -117,9 +133,17 @@ impl Quantizer {
     }
 
     /// A packet of each token, drawn from those the codebook was fitted to, as `seed` and `stream` say: token `i` always
-    /// gets draw `i`. The packet has that token; its size occurred, its time lies between times that did. A token that
-    /// stood for no packet gives its centroid. Fails if the packets behind the centroids are not known.
-    pub fn decode_sampled(&self, tokens: &[Token], seed: u64, stream: u64, packets: &mut [Packet]) -> Result<()> {
+    /// gets draw `i`. The packet has that token; its size occurred, its time lies between times that did. Where packets
+    /// of `class` are known and some had the token, it is drawn from them. A token that stood for no packet gives its
+    /// centroid. Fails if the packets behind the centroids are not known.
+    pub fn decode_sampled(
+        &self,
+        tokens: &[Token],
+        class: Option<u32>,
+        seed: u64,
+        stream: u64,
+        packets: &mut [Packet],
+    ) -> Result<()> {
         let Some(spread) = &self.spread else {
             return Err(Error::mismatch(
                 "the quantizer has no spread to draw packets from: decode to centroids, or fit it again with \
@@ -127,10 +151,16 @@ impl Quantizer {
             ));
         };
         self.check_tokens(tokens, packets)?;
+        let of_classes = self.class_spread.as_deref();
+        let of_class =
+            class.map(|class| class as usize).zip(of_classes).filter(|(class, all)| *class < all.n_classes());
         for ((i, &token), packet) in (0u64..).zip(tokens).zip(packets) {
-            let draws = [2 * i, 2 * i + 1].map(|step| uniform(seed ^ SPREAD_DRAWS, stream, step));
-            let drawn = spread.packet(token, self.scaler, draws);
-            *packet = drawn.unwrap_or_else(|| self.scaler.packet(self.codebook.centroid(token)));
+            let [which, when] = [2 * i, 2 * i + 1].map(|step| uniform(seed ^ SPREAD_DRAWS, stream, step));
+            let layer = of_class.and_then(|(class, all)| all.layer(class, token, which));
+            *packet = match layer.or_else(|| spread.layer(token, which)) {
+                Some(layer) => layer.packet(self.scaler, when),
+                None => self.scaler.packet(self.codebook.centroid(token)),
+            };
         }
         Ok(())
     }

@@ -16,6 +16,10 @@ use std::ops::Range;
 /// Parts of each token's packets.
 pub const LAYERS: usize = 8;
 
+/// Times below this are near what clocks can tell apart: one drawn between two of them would be a time that no capture
+/// has, so one of the two is taken, microseconds.
+const CLOCK_US: f32 = 20.0;
+
 /// One part of a token's packets: of one size, at times from `low_us` to `high_us`. Frozen as three f32 in files.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -53,13 +57,7 @@ impl Spread {
         }
         for (token, row) in (0..).zip(rows) {
             for (i, layer) in row.iter().enumerate().filter(|(_, layer)| **layer != Layer::default()) {
-                let size = layer.size as i32;
-                let own = |ipt_us| {
-                    let packet = Packet { size, ipt_us };
-                    packet.is_legal() && encode(packet) == token
-                };
-                let fits = size as f32 == layer.size && (1..=65_535).contains(&size.unsigned_abs());
-                if !(fits && layer.low_us <= layer.high_us && own(layer.low_us) && own(layer.high_us)) {
+                if !layer.is_of(token, &encode) {
                     return Err(Error::mismatch(format!(
                         "spread: layer {i} of token {token} is {layer:?}, which is not of this token: the file is damaged, \
                          or made for another codebook"
@@ -75,16 +73,34 @@ impl Spread {
         self.layers.as_flattened()
     }
 
-    /// A packet of `token` for two draws of 0..1; none where the token had no packets.
-    pub(super) fn packet(&self, token: Token, scaler: Scaler, [which, when]: [f64; 2]) -> Option<Packet> {
-        let row = &self.layers[token as usize];
-        let layer = row[((which * LAYERS as f64) as usize).min(LAYERS - 1)];
-        if layer.size == 0.0 {
-            return None;
-        }
-        let [low, high] = [layer.low_us, layer.high_us].map(|us| scaler.scaled_time(f64::from(us)));
-        let us = scaler.time_us(low + when * (high - low)) as f32;
-        Some(Packet { size: layer.size as i32, ipt_us: us.clamp(layer.low_us, layer.high_us) })
+    /// One of the layers of `token` for a draw of 0..1; none where the token had no packets.
+    pub(super) fn layer(&self, token: Token, which: f64) -> Option<&Layer> {
+        let layer = &self.layers[token as usize][((which * LAYERS as f64) as usize).min(LAYERS - 1)];
+        (layer.size != 0.0).then_some(layer)
+    }
+}
+
+impl Layer {
+    /// A packet of it for a draw of 0..1.
+    pub(super) fn packet(&self, scaler: Scaler, when: f64) -> Packet {
+        let ipt_us = if self.high_us < CLOCK_US {
+            if when < 0.5 { self.low_us } else { self.high_us }
+        } else {
+            let [low, high] = [self.low_us, self.high_us].map(|us| scaler.scaled_time(f64::from(us)));
+            (scaler.time_us(low + when * (high - low)) as f32).clamp(self.low_us, self.high_us)
+        };
+        Packet { size: self.size as i32, ipt_us }
+    }
+
+    /// Whether all its packets are of `token`, as `encode` gives tokens.
+    pub(super) fn is_of(&self, token: Token, encode: impl Fn(Packet) -> Token) -> bool {
+        let size = self.size as i32;
+        let own = |ipt_us| {
+            let packet = Packet { size, ipt_us };
+            packet.is_legal() && encode(packet) == token
+        };
+        let fits = size as f32 == self.size && (1..=65_535).contains(&size.unsigned_abs());
+        fits && self.low_us <= self.high_us && own(self.low_us) && own(self.high_us)
     }
 }
 
@@ -126,8 +142,6 @@ mod tests {
     use crate::random::Stream;
     use std::collections::BTreeSet;
 
-    const SCALERS: [Scaler; 3] = [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms];
-
     fn packets() -> Vec<Packet> {
         let mut draws = Stream::new(4, 0);
         let sizes = [52, 64, 1500, -52, -1500, 700];
@@ -157,12 +171,12 @@ mod tests {
     #[test]
     fn sampled_packets_have_the_token_they_were_drawn_for() {
         let packets = packets();
-        for scaler in SCALERS {
+        for scaler in Scaler::ALL {
             let quantizer = fitted(scaler, &packets);
             let mut tokens = vec![0; packets.len()];
             quantizer.encode(&packets, &mut tokens).unwrap();
             let mut sampled = packets.clone();
-            quantizer.decode_sampled(&tokens, 3, 0, &mut sampled).unwrap();
+            quantizer.decode_sampled(&tokens, None, 3, 0, &mut sampled).unwrap();
             let mut again = vec![0; packets.len()];
             quantizer.encode(&sampled, &mut again).unwrap();
             assert_eq!(again, tokens, "{scaler:?}");
@@ -181,7 +195,7 @@ mod tests {
         quantizer.encode(&packets, &mut tokens).unwrap();
         let (mut centroids, mut sampled) = (packets.clone(), packets.clone());
         quantizer.decode(&tokens, &mut centroids).unwrap();
-        quantizer.decode_sampled(&tokens, 3, 0, &mut sampled).unwrap();
+        quantizer.decode_sampled(&tokens, None, 3, 0, &mut sampled).unwrap();
         let share = |packets: &[Packet], size: i32| packets.iter().filter(|p| p.size == size).count() as f64 / 5000.0;
         let gap = |of: &[Packet]| (50..70).map(|size| (share(of, size) - share(&packets, size)).abs()).sum::<f64>();
         assert!(gap(&sampled) < 0.5 * gap(&centroids), "{} against {}", gap(&sampled), gap(&centroids));
@@ -196,6 +210,6 @@ mod tests {
         layers.rotate_left(LAYERS);
         assert!(plain().with_spread(&layers).unwrap_err().message().contains("layer"));
         let mut packets = [Packet { size: 1, ipt_us: 0.0 }];
-        assert!(plain().decode_sampled(&[0], 0, 0, &mut packets).unwrap_err().message().contains("spread"));
+        assert!(plain().decode_sampled(&[0], None, 0, 0, &mut packets).unwrap_err().message().contains("spread"));
     }
 }

@@ -429,8 +429,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const SCALERS: [Scaler; 3] = [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms];
-
     fn brute_force(codebook: &Codebook, point: Point) -> Token {
         let mut best = (0, f64::INFINITY);
         for token in 0..codebook.len() as Token {
@@ -476,7 +474,7 @@ mod tests {
     #[test]
     fn a_random_codebook_is_encoded_as_by_brute_force() {
         let mut draws = Stream::new(1, 0);
-        for scaler in SCALERS {
+        for scaler in Scaler::ALL {
             let centroids = (0..500).map(|_| [draws.uniform() as f32 * 2.0 - 1.0, draws.uniform() as f32 * 9.0 - 1.0]);
             let codebook = Codebook::new(centroids.collect()).unwrap();
             let searched = compare(scaler, &codebook, [-65_535, -9000, -1500, -52, 0, 1, 40, 700, 1500, 1501, 65_535]);
@@ -496,7 +494,7 @@ mod tests {
                 [nudge(f32::from(x) / 4.0, off & 1 != 0), nudge(f32::from(y) / 2.0, off & 2 != 0)]
             });
             let codebook = Codebook::new(centroids.collect()).unwrap();
-            for scaler in SCALERS {
+            for scaler in Scaler::ALL {
                 compare(scaler, &codebook, [-65_535, -1500, -375, 0, 75, 188, 375, 750, 2250, 65_535]);
             }
         }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gpt2::{self, Config, Tape, Weights};
 use crate::quantizer::Quantizer;
+use crate::quantizer::class_spread::ClassPackets;
 use crate::tokens::{Token, Vocabulary};
 use crate::train::accelerator::Accelerator;
 use crate::train::batch::{Batch, Draw, Plan};
@@ -44,6 +45,37 @@ pub fn vocabulary(k: usize, data: &Dataset, settings: &Pretrain) -> Result<Vocab
     }
     let classes = if settings.with_classes { data.labels.clone() } else { Vec::new() };
     Ok(Vocabulary::new(k as u32, classes))
+}
+
+/// `quantizer` with the packets of each class of `vocabulary` in the training flows of `data`, for flows of a class to be
+/// drawn from; as it is where it has none of other packets either, or `vocabulary` no classes.
+pub fn with_class_packets(
+    quantizer: Quantizer,
+    data: &Dataset,
+    vocabulary: &Vocabulary,
+    settings: &Pretrain,
+) -> Result<Quantizer> {
+    if vocabulary.classes.is_empty() || quantizer.spread().is_none() {
+        return Ok(quantizer);
+    }
+    let mut gathered = ClassPackets::new(vocabulary.classes.len());
+    let mut add = |flows: &Flows| {
+        for (i, label) in flows.labels.iter().enumerate() {
+            // Classes stand in the order of the labels.
+            if let Some(class) = label {
+                gathered.add(*class, flows.tokens.row(i), flows.packets.row(i));
+            }
+        }
+    };
+    match &data.windows {
+        None => add(&data.train),
+        Some(windows) => {
+            for window in 0..windows.n() {
+                add(&windows.read(&quantizer, settings.run.seed, 0, window)?);
+            }
+        }
+    }
+    gathered.spread(quantizer)
 }
 
 /// The shape of the network that `settings` ask for.

@@ -155,7 +155,9 @@ impl Session<'_> {
         let flows = self.read(data, &parsed, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
         let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
-        let origin = Origin { quantizer: parsed, quantizer_bytes, vocabulary, model, history: Vec::new() };
+        let quantizer = pretrain::with_class_packets(parsed, &flows, &vocabulary, settings)?;
+        let quantizer_bytes = quantizer_file::to_bytes(&quantizer, quantizer_file::fit_of(&quantizer_bytes)?)?;
+        let origin = Origin { quantizer, quantizer_bytes, vocabulary, model, history: Vec::new() };
         let mut directory = self.create("pretrain", settings, data, &flows, &origin, (HeadKind::Linear, Vec::new()))?;
         let task = LanguageModel::new(&flows, &origin.quantizer, &origin.vocabulary, settings);
         let mut task = task.shared(self.group.share());

@@ -8,6 +8,7 @@ use trafficgpt::bundle::{self, ClassifierSpec, Parts, Pool};
 use trafficgpt::gpt2::{Config, Weights};
 use trafficgpt::head::{Head, Linear};
 use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::quantizer::class_spread::ClassPackets;
 use trafficgpt::quantizer::columns::Columns;
 use trafficgpt::quantizer::histogram::Histogram;
 use trafficgpt::quantizer::spread::Spread;
@@ -61,8 +62,24 @@ pub fn short_bundle() -> TestBundle {
     bundle_of(60, 32)
 }
 
+/// The first, with packets of each of its three classes behind each centroid.
+pub fn classes_bundle() -> TestBundle {
+    let (quantizer, flows) = (grid(60), flows(60));
+    let mut packets = ClassPackets::new(3);
+    for (i, flow) in flows.as_ragged().rows().enumerate() {
+        let mut tokens = vec![0; flow.len()];
+        quantizer.encode(flow, &mut tokens).unwrap();
+        packets.add(i as u32 % 3, &tokens, flow);
+    }
+    bundle_with(&packets.spread(quantizer).unwrap(), 128)
+}
+
 fn bundle_of(k: u32, n_positions: usize) -> TestBundle {
-    let quantizer = grid(k);
+    bundle_with(&grid(k), n_positions)
+}
+
+fn bundle_with(quantizer: &Quantizer, n_positions: usize) -> TestBundle {
+    let k = quantizer.n_tokens() as u32;
     let vocabulary = Vocabulary::new(k, ["dns", "tls", "web"].map(String::from));
     let config = Config { n_positions, ..Config::new(vocabulary.len(), 2, 32, 4) };
     let mut weights = Weights::init(&config, 4).unwrap();
@@ -79,7 +96,7 @@ fn bundle_of(k: u32, n_positions: usize) -> TestBundle {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("random.tgpt");
     let parts = Parts {
-        quantizer: &quantizer,
+        quantizer,
         vocabulary: &vocabulary,
         weights: &weights,
         classifier: Some((spec, &head)),

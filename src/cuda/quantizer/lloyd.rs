@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn blobs_are_found_and_the_inertia_is_the_sum_of_distances() {
         let packets = blobs(3000);
-        for scaler in [Scaler::Log1pUs, Scaler::Log1pUsFine, Scaler::Log10Ms] {
+        for scaler in Scaler::ALL {
             let start: Vec<[f32; 2]> = packets[..3].iter().map(|&p| scaler.point(p).map(|v| v as f32)).collect();
             let (fit, seen) = run(&packets, scaler, &start, &Options { tolerance: 0.0, ..Options::default() });
             assert!(fit.converged && seen.len() > 1 && seen.windows(2).all(|w| w[1] <= w[0]), "{seen:?}");

@@ -121,14 +121,14 @@ impl Source<'_> {
             }
             Self::Chain { quantizer, seed } => {
                 let (chain, mut draws) = (Chain::fit(&class.train_tokens), Stream::new(seed ^ CHAIN_DRAWS, stream));
-                decode(quantizer, *seed, stream, (0..n).map(|_| chain.draw(&mut draws, max)))
+                decode(quantizer, class, *seed, stream, (0..n).map(|_| chain.draw(&mut draws, max)))
             }
             Self::Hmm { quantizer, seed, states } => {
                 let mut draws = Stream::new(seed ^ HMM_DRAWS, stream);
                 let flows = some(&class.train_tokens, &mut draws);
                 let mut hmm = Hmm::new(&flows, *states, seed ^ stream);
                 hmm.fit(&flows, HMM_ITERATIONS, go_on)?;
-                decode(quantizer, *seed, stream, (0..n).map(|_| hmm.draw(&mut draws, max)))
+                decode(quantizer, class, *seed, stream, (0..n).map(|_| hmm.draw(&mut draws, max)))
             }
             Self::Resampled { seed } => {
                 let (train, mut draws) = (class.train.as_ragged(), Stream::new(seed ^ BOOT_DRAWS, stream));
@@ -164,6 +164,7 @@ fn some(flows: &Sequences, draws: &mut Stream) -> Sequences {
 /// The packets of flows of tokens, as the generator makes them of its own.
 fn decode(
     quantizer: &Quantizer,
+    class: &Class,
     seed: u64,
     stream: u64,
     flows: impl Iterator<Item = Vec<Token>>,
@@ -172,7 +173,7 @@ fn decode(
     for (i, tokens) in (0..).zip(flows) {
         let mut packets = vec![Packet { size: 0, ipt_us: 0.0 }; tokens.len()];
         match quantizer.spread() {
-            Some(_) => quantizer.decode_sampled(&tokens, seed, numbered(stream, i), &mut packets)?,
+            Some(_) => quantizer.decode_sampled(&tokens, class.id, seed, numbered(stream, i), &mut packets)?,
             None => quantizer.decode(&tokens, &mut packets)?,
         }
         if let Some(first) = packets.first_mut() {

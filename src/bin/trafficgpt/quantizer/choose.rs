@@ -34,7 +34,7 @@ pub struct Args {
     /// Flows to judge by: all, train, val or test.
     #[arg(long, default_value = "val")]
     split: String,
-    /// How packets become points: log1p-us, log1p-us-fine or log10-ms.
+    /// How packets become points: log1p-us, log1p-us-fine, log1p-us-sharp or log10-ms.
     #[arg(long, default_value = "log1p-us")]
     scaler: Scaler,
     /// Width of the network that is to read the tokens.

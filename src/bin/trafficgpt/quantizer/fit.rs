@@ -47,7 +47,7 @@ pub struct Args {
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// How packets become points: log1p-us, log1p-us-fine or log10-ms.
+    /// How packets become points: log1p-us, log1p-us-fine, log1p-us-sharp or log10-ms.
     #[arg(long, default_value = "log1p-us")]
     scaler: Scaler,
     /// Start from the centroids of this quantizer or bundle, which must be as many, through the same scaler.

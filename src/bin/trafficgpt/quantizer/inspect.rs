@@ -58,9 +58,14 @@ fn print(out: &mut impl Write, quantizer: &Quantizer, fit: &serde_json::Value) -
         ("table", format!("{:.1} MiB in memory, for encoding", quantizer.table_bytes() as f64 / f64::from(1 << 20))),
         (
             "spread",
-            match quantizer.spread() {
-                Some(_) => "known: generated packets can be drawn from those behind a centroid".to_string(),
-                None => "not known: generated packets are centroids".to_string(),
+            match (quantizer.spread(), quantizer.class_spread()) {
+                (None, _) => "not known: generated packets are centroids".to_string(),
+                (_, None) => "known: generated packets can be drawn from those behind a centroid".to_string(),
+                (_, Some(of)) => format!(
+                    "known, also of each of {} classes: generated packets can be drawn from those of their class behind a \
+                     centroid",
+                    of.n_classes()
+                ),
             },
         ),
     ];
