@@ -6,20 +6,17 @@
 #[cfg(target_os = "linux")]
 #[path = "common/gpus.rs"]
 mod gpus;
+#[path = "common/place.rs"]
+mod place;
 
+use place::Place;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use trafficgpt::packet::Packet;
 use trafficgpt::random::Stream;
 use trafficgpt::train::table::{Row, Split, Writer};
-
-/// A directory with flows, and the commands to run in it.
-struct Place {
-    directory: TempDir,
-}
 
 fn flow(label: &str, draws: &mut Stream) -> Vec<Packet> {
     let mut packet = |size: i32, ipt_us: f64| {
@@ -42,75 +39,42 @@ fn row(i: usize, label: &str, split: Option<Split>, draws: &mut Stream) -> Row {
     Row { label: Some(label.to_string()), group, split, n_packets, packets, key: None, start_ns: None }
 }
 
-impl Place {
-    /// 300 flows: 200 to train on, 50 to validate, and 50 of split test that say the opposite of the truth, so that
-    /// reading them would show.
-    fn new() -> Self {
-        let place = Self { directory: tempfile::tempdir().unwrap() };
-        let names = ["query", "fetch", "shell"];
-        let mut draws = Stream::new(11, 0);
-        let rows = (0..300).map(|i| {
-            let split = [Split::Train, Split::Train, Split::Val, Split::Train, Split::Train, Split::Test][i % 6];
-            let mut row = row(i, names[i / 6 % 3], Some(split), &mut draws);
-            if split == Split::Test {
-                row.label = Some("lie".to_string());
-            }
-            row
-        });
-        place.write("flows.parquet", rows);
-        let fit = place.run("quantizer fit flows.parquet -k 24 -o q.safetensors");
-        assert!(fit.status.success(), "{}", text(&fit));
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, rows: impl IntoIterator<Item = Row>) {
-        let mut writer = Writer::create(&self.path(name)).unwrap();
-        for row in rows {
-            writer.push(&row).unwrap();
+/// A directory with `flows.parquet`, 300 flows: 200 to train on, 50 to validate, and 50 of split test that say the
+/// opposite of the truth, so that reading them would show; and a quantizer of theirs.
+fn flows() -> Place {
+    let place = Place::new();
+    let names = ["query", "fetch", "shell"];
+    let mut draws = Stream::new(11, 0);
+    let rows = (0..300).map(|i| {
+        let split = [Split::Train, Split::Train, Split::Val, Split::Train, Split::Train, Split::Test][i % 6];
+        let mut row = row(i, names[i / 6 % 3], Some(split), &mut draws);
+        if split == Split::Test {
+            row.label = Some("lie".to_string());
         }
-        writer.finish().unwrap();
-    }
+        row
+    });
+    write(&place, "flows.parquet", rows);
+    place.succeed("quantizer fit flows.parquet -k 24 -o q.safetensors");
+    place
+}
 
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trafficgpt"));
-        command.current_dir(self.directory.path()).args(arguments.split(' ')).stdin(Stdio::null());
-        command
-    }
+/// A table of `rows`.
+fn write(place: &Place, name: &str, rows: impl IntoIterator<Item = Row>) {
+    let mut writer = Writer::create(&place.path(name)).unwrap();
+    rows.into_iter().for_each(|row| writer.push(&row).unwrap());
+    writer.finish().unwrap();
+}
 
-    fn run(&self, arguments: &str) -> Output {
-        self.command(arguments).output().unwrap()
-    }
+fn start(place: &Place, line: &str) -> Child {
+    place.command(line).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
 
-    fn ok(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments}: {}", text(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs what must fail with exit code 2 and a message that holds `words`; nothing may appear at `absent`.
-    fn refused(&self, arguments: &str, words: &str, absent: &str) {
-        let output = self.run(arguments);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
-        assert!(said.contains(words), "{arguments}: \"{words}\" is not in: {said}");
-        assert!(absent.is_empty() || !self.path(absent).exists(), "{arguments}: left {absent} behind");
-    }
-
-    fn start(&self, arguments: &str) -> Child {
-        self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
-    }
-
-    /// Waits until the run has a checkpoint of at least `step`.
-    fn await_step(&self, run: &str, step: u64) {
-        let began = Instant::now();
-        while last_step(&self.path(run)).is_none_or(|s| s < step) {
-            assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint of step {step} in {run}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+/// Waits until the run has a checkpoint of at least `step`.
+fn await_step(place: &Place, run: &str, step: u64) {
+    let began = Instant::now();
+    while last_step(&place.path(run)).is_none_or(|s| s < step) {
+        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint of step {step} in {run}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -141,18 +105,18 @@ const TINY: &str = "--layers 1 --width 32 --heads 2 --batch-tokens 256 --threads
 
 #[test]
 fn from_flows_to_a_bundle_that_classifies() {
-    let place = Place::new();
-    place.ok(&format!(
+    let place = flows();
+    place.succeed(&format!(
         "pretrain flows.parquet --quantizer q.safetensors -o pre --with-classes --epochs 8 --lr 1e-2 --warmup 5 {TINY}"
     ));
     let perplexities: Vec<f64> = metrics(&place.path("pre")).iter().filter_map(|v| v["perplexity"].as_f64()).collect();
     assert!(perplexities.len() == 8 && perplexities[7] < 0.5 * perplexities[0], "{perplexities:?}");
 
-    place.ok(
+    place.succeed(
         "finetune flows.parquet --from pre -o tuned --epochs 8 --lr 3e-3 --warmup 5 --batch-tokens 256 --threads 1 --crop 0.2",
     );
-    place.ok("bundle tuned -o model.tgpt");
-    place.ok("evaluate model.tgpt flows.parquet --split val --engine native --json -o report.json");
+    place.succeed("bundle tuned -o model.tgpt");
+    place.succeed("evaluate model.tgpt flows.parquet --split val --engine native --json -o report.json");
     let report: Value = serde_json::from_slice(&std::fs::read(place.path("report.json")).unwrap()).unwrap();
     assert!(report["accuracy"].as_f64().unwrap() > 0.95, "{report}");
     assert_eq!((report["flows"].as_u64(), report["labels"].as_array().unwrap().len()), (Some(50), 3));
@@ -167,7 +131,7 @@ fn from_flows_to_a_bundle_that_classifies() {
         assert!(svg.starts_with("<svg") && svg.contains("validation") | svg.contains("macro-F1"), "{picture}");
     }
 
-    let all = place.ok("evaluate model.tgpt flows.parquet --split all --engine native");
+    let all = place.succeed("evaluate model.tgpt flows.parquet --split all --engine native");
     assert!(all.contains("lie") && all.contains("macro-F1"), "{all}");
 
     let manifest = std::fs::read_to_string(place.path("model.tgpt/manifest.json")).unwrap();
@@ -177,27 +141,29 @@ fn from_flows_to_a_bundle_that_classifies() {
     assert_eq!(stages[0]["data"][0]["file"], "flows.parquet");
     assert_eq!(stages[1]["flows"]["train"], 200);
     let record = manifest["training"].to_string();
-    assert!(!record.contains(place.directory.path().to_str().unwrap()) && !record.contains("target/"), "{record}");
+    assert!(!record.contains(place.path("").to_str().unwrap()) && !record.contains("target/"), "{record}");
 
     // The head alone on the same network, from the bundle.
-    place.ok("finetune flows.parquet --from model.tgpt -o frozen --freeze --epochs 30 --lr 0.05 --threads 1 --quiet");
-    place.ok("bundle frozen -o frozen.tgpt");
+    place.succeed(
+        "finetune flows.parquet --from model.tgpt -o frozen --freeze --epochs 30 --lr 0.05 --threads 1 --quiet",
+    );
+    place.succeed("bundle frozen -o frozen.tgpt");
     let network = |bundle: &str| std::fs::read(place.path(bundle).join("model.safetensors")).unwrap();
     assert_eq!(network("frozen.tgpt"), network("model.tgpt"));
     let frozen: Value =
-        serde_json::from_str(&place.ok("evaluate frozen.tgpt flows.parquet --split val --engine native --json"))
+        serde_json::from_str(&place.succeed("evaluate frozen.tgpt flows.parquet --split val --engine native --json"))
             .unwrap();
     assert!(frozen["accuracy"].as_f64().unwrap() > 0.95, "{frozen}");
 }
 
 #[test]
 fn a_run_gives_its_last_evaluation_if_asked() {
-    let place = Place::new();
-    place.ok(&format!(
+    let place = flows();
+    place.succeed(&format!(
         "pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --smooth-embeddings 0.9 {TINY}"
     ));
     for (choose, all) in [("best", false), ("last", true)] {
-        place.ok(&format!(
+        place.succeed(&format!(
             "finetune flows.parquet --from pre -o {choose} --epochs 12 --lr 1e-2 --schedule constant --choose {choose} --quiet"
         ));
         let evaluations: Vec<Value> =
@@ -211,14 +177,14 @@ fn a_run_gives_its_last_evaluation_if_asked() {
 
 #[test]
 fn a_network_of_few_packets_reads_the_beginning_of_longer_flows() {
-    let place = Place::new();
-    place.ok(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --n-packets 3 {TINY}"));
-    place.ok("finetune flows.parquet --from pre -o tuned --epochs 2 --lr 1e-2 --threads 1 --quiet");
-    place.ok("bundle tuned -o model.tgpt");
+    let place = flows();
+    place.succeed(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 --n-packets 3 {TINY}"));
+    place.succeed("finetune flows.parquet --from pre -o tuned --epochs 2 --lr 1e-2 --threads 1 --quiet");
+    place.succeed("bundle tuned -o model.tgpt");
     let manifest = std::fs::read_to_string(place.path("model.tgpt/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["model"]["n_positions"], 5, "{manifest}");
-    let report = place.ok("evaluate model.tgpt flows.parquet --split val --engine native --json");
+    let report = place.succeed("evaluate model.tgpt flows.parquet --split val --engine native --json");
     let report: Value = serde_json::from_str(&report).unwrap();
     // The same figures as the trainer's, so both cut the same packets off.
     let said = metrics(&place.path("tuned"));
@@ -227,19 +193,19 @@ fn a_network_of_few_packets_reads_the_beginning_of_longer_flows() {
 
 #[test]
 fn a_killed_run_goes_on_bit_for_bit() {
-    let place = Place::new();
+    let place = flows();
     let run = |output: &str| {
         format!(
             "pretrain flows.parquet --quantizer q.safetensors -o {output} --epochs 30 --save-every 10 {CHANGES} {TINY}"
         )
     };
-    place.ok(&run("whole"));
-    let mut child = place.start(&run("killed"));
-    place.await_step("killed", 40);
+    place.succeed(&run("whole"));
+    let mut child = start(&place, &run("killed"));
+    await_step(&place, "killed", 40);
     child.kill().unwrap();
     assert!(child.wait().unwrap().code().is_none(), "the run ended before it was killed");
     let stopped = last_step(&place.path("killed")).unwrap();
-    place.ok("pretrain --resume -o killed --threads 2 --quiet");
+    place.succeed("pretrain --resume -o killed --threads 2 --quiet");
     assert!(last_step(&place.path("killed")).unwrap() > stopped);
     assert!(last_checkpoint(&place.path("killed")) == last_checkpoint(&place.path("whole")));
     let losses = |run: &str| -> Vec<(Value, Value)> {
@@ -252,75 +218,75 @@ fn a_killed_run_goes_on_bit_for_bit() {
 
 #[test]
 fn an_interrupted_classifier_goes_on_bit_for_bit() {
-    let place = Place::new();
-    place.ok(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 {TINY}"));
+    let place = flows();
+    place.succeed(&format!("pretrain flows.parquet --quantizer q.safetensors -o pre --epochs 1 {TINY}"));
     let run = |output: &str| {
         format!(
             "finetune flows.parquet --from pre -o {output} --epochs 30 --batch-tokens 256 --save-every 10 --crop 0.3 \
              {CHANGES} --patience 0 --threads 1 --quiet"
         )
     };
-    place.ok(&run("whole"));
-    let mut child = place.start(&run("stopped"));
-    place.await_step("stopped", 30);
+    place.succeed(&run("whole"));
+    let mut child = start(&place, &run("stopped"));
+    await_step(&place, "stopped", 30);
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    place.ok("finetune --resume -o stopped --quiet");
+    place.succeed("finetune --resume -o stopped --quiet");
     assert!(last_checkpoint(&place.path("stopped")) == last_checkpoint(&place.path("whole")));
     let best = |run: &str| std::fs::read(place.path(run).join("checkpoints/best.safetensors")).unwrap();
     assert!(best("stopped") == best("whole"));
     // It has come to its end: nothing is left to do, and that is no mistake.
-    place.ok("finetune --resume -o stopped --quiet");
+    place.succeed("finetune --resume -o stopped --quiet");
     assert!(best("stopped") == best("whole"));
 }
 
 #[test]
 fn mistakes_are_named_and_leave_nothing_behind() {
-    let place = Place::new();
+    let place = flows();
     let mut draws = Stream::new(5, 5);
     let mut rows: Vec<Row> = (0..40).map(|i| row(i, "query", None, &mut draws)).collect();
-    place.write("one.parquet", rows.clone());
+    write(&place, "one.parquet", rows.clone());
     rows.iter_mut().for_each(|r| r.label = None);
-    place.write("bare.parquet", rows.clone());
+    write(&place, "bare.parquet", rows.clone());
     rows.iter_mut().for_each(|r| r.split = Some(Split::Test));
-    place.write("test.parquet", rows.clone());
+    write(&place, "test.parquet", rows.clone());
     for (i, r) in rows.iter_mut().enumerate() {
         (r.split, r.group) = (Some(if i % 2 == 0 { Split::Train } else { Split::Val }), "same".to_string());
     }
-    place.write("shared.parquet", rows);
+    write(&place, "shared.parquet", rows);
 
     let pretrain =
         |flows: &str, more: &str| format!("pretrain {flows} --quantizer q.safetensors -o out --epochs 1 {TINY}{more}");
-    place.refused(&pretrain("none.parquet", ""), "none.parquet", "out");
-    place.refused(&pretrain("q.safetensors", ""), "q.safetensors", "out");
-    place.refused(&pretrain("test.parquet", ""), "split train", "out");
-    place.refused(&pretrain("shared.parquet", ""), "--allow-shared-groups", "out");
-    place.refused(&pretrain("bare.parquet", " --with-classes"), "no flow has a label", "out");
-    place.refused(&pretrain("flows.parquet", " --lr=-1"), "lr", "out");
-    place.refused(&pretrain("flows.parquet", " --exclude group"), "group", "out");
-    place.refused("pretrain flows.parquet --quantizer flows.parquet -o out", "flows.parquet", "out");
-    place.refused("pretrain flows.parquet --quantizer q.safetensors -o out --heads 3", "n_head", "out");
-    place.refused("pretrain --resume -o out", "out", "out");
-    place.refused("quantizer fit flows.parquet -k 100000 -o big.safetensors", "lower k", "big.safetensors");
+    place.refuses(&pretrain("none.parquet", ""), "none.parquet", "out");
+    place.refuses(&pretrain("q.safetensors", ""), "q.safetensors", "out");
+    place.refuses(&pretrain("test.parquet", ""), "split train", "out");
+    place.refuses(&pretrain("shared.parquet", ""), "--allow-shared-groups", "out");
+    place.refuses(&pretrain("bare.parquet", " --with-classes"), "no flow has a label", "out");
+    place.refuses(&pretrain("flows.parquet", " --lr=-1"), "lr", "out");
+    place.refuses(&pretrain("flows.parquet", " --exclude group"), "group", "out");
+    place.refuses("pretrain flows.parquet --quantizer flows.parquet -o out", "flows.parquet", "out");
+    place.refuses("pretrain flows.parquet --quantizer q.safetensors -o out --heads 3", "n_head", "out");
+    place.refuses("pretrain --resume -o out", "out", "out");
+    place.refuses("quantizer fit flows.parquet -k 100000 -o big.safetensors", "lower k", "big.safetensors");
 
-    place.ok(&pretrain("flows.parquet", ""));
-    place.refused(&pretrain("flows.parquet", ""), "exists already", "");
-    place.refused("pretrain --resume -o out --lr 0.5", "keeps its lr", "");
-    place.refused("pretrain bare.parquet --resume -o out", "not those that the run began with", "");
-    place.refused("finetune --resume -o out", "is a run of pretrain", "");
-    place.refused("finetune bare.parquet --from out -o tuned", "no flow has a label", "tuned");
-    place.refused("finetune one.parquet --from out -o tuned", "label query", "tuned");
-    place.refused("finetune flows.parquet --from q.safetensors -o tuned", "neither a run nor a bundle", "tuned");
-    place.ok("bundle out -o lm.tgpt");
-    place.refused("evaluate lm.tgpt flows.parquet", "no classifier", "");
+    place.succeed(&pretrain("flows.parquet", ""));
+    place.refuses(&pretrain("flows.parquet", ""), "exists already", "");
+    place.refuses("pretrain --resume -o out --lr 0.5", "keeps its lr", "");
+    place.refuses("pretrain bare.parquet --resume -o out", "not those that the run began with", "");
+    place.refuses("finetune --resume -o out", "is a run of pretrain", "");
+    place.refuses("finetune bare.parquet --from out -o tuned", "no flow has a label", "tuned");
+    place.refuses("finetune one.parquet --from out -o tuned", "label query", "tuned");
+    place.refuses("finetune flows.parquet --from q.safetensors -o tuned", "neither a run nor a bundle", "tuned");
+    place.succeed("bundle out -o lm.tgpt");
+    place.refuses("evaluate lm.tgpt flows.parquet", "no classifier", "");
 
     let quantizer = place.path("out/quantizer.safetensors");
     let mut bytes = std::fs::read(&quantizer).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&quantizer, bytes).unwrap();
-    place.refused("pretrain --resume -o out --epochs 2", "tokens would mean other packets", "");
-    place.refused("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
+    place.refuses("pretrain --resume -o out --epochs 2", "tokens would mean other packets", "");
+    place.refuses("bundle out -o again.tgpt", "tokens would mean other packets", "again.tgpt");
 }
 
 /// Losses of the steps and of the evaluations of a run.
@@ -338,7 +304,7 @@ fn losses(run: &Path) -> Vec<f64> {
 #[cfg(target_os = "linux")]
 fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints() {
     let Some(libraries) = gpus::libraries() else { return };
-    let place = Place::new();
+    let place = flows();
     let run = |arguments: &str| {
         let output = place.command(arguments).env("LD_LIBRARY_PATH", &libraries.driver).output().unwrap();
         assert!(output.status.success(), "{arguments}: {}", text(&output));
@@ -359,8 +325,7 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
     close("f32", 1e-4);
     close("bf16", 2e-2);
     // Each of the two goes on with what the CPU began, and the CPU with what the GPU began.
-    let copied =
-        Command::new("cp").args(["-r", "cpu", "crossed"]).current_dir(place.directory.path()).status().unwrap();
+    let copied = Command::new("cp").args(["-r", "cpu", "crossed"]).current_dir(place.path("")).status().unwrap();
     assert!(copied.success());
     run("pretrain --resume --steps 5 --quiet -o cpu");
     run("pretrain --resume --steps 5 --device cuda-f32 --quiet -o crossed");
@@ -386,11 +351,11 @@ fn cuda_learns_what_the_cpu_learns_and_they_go_on_with_each_others_checkpoints()
 /// Without a GPU the message says what to do, and nothing is left behind; with one the run works.
 #[test]
 fn a_device_that_is_not_there_is_told_before_anything_is_read() {
-    let place = Place::new();
+    let place = flows();
     let begin =
         "pretrain flows.parquet --quantizer q.safetensors --layers 1 --width 8 --heads 2 --steps 1 --quiet -o run";
     let output = place.run(&format!("{begin} --device cuda"));
     let said = text(&output);
     assert!(output.status.success() || (said.contains("nvidia-smi") && !place.path("run").exists()), "{said}");
-    place.refused(&format!("{begin} --device tpu"), "cpu, cuda or cuda-f32", "");
+    place.refuses(&format!("{begin} --device tpu"), "cpu, cuda or cuda-f32", "");
 }

@@ -44,6 +44,15 @@ impl Place {
         said
     }
 
+    /// Runs it and expects the exit code of bad input and an error that holds `words`; nothing may be left at `absent`.
+    pub fn refuses(&self, line: &str, words: &str, absent: &str) {
+        let output = self.run(line);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {said}");
+        assert!(said.contains(words), "{line}: \"{words}\" is not in: {said}");
+        assert!(absent.is_empty() || !self.path(absent).exists(), "{line}: left {absent} behind");
+    }
+
     /// Runs it and expects the exit code of bad input; gives the last line of standard error.
     pub fn misused(&self, line: &str) -> String {
         let output = self.run(line);
