@@ -41,7 +41,8 @@ pub enum Decode {
     /// The centroid: the same packet every time.
     #[default]
     Centroid,
-    /// One drawn from those the token stands for, which the quantizer must know.
+    /// One drawn from those the token stands for, which the quantizer must know; from those of the flow's class, where it
+    /// knows them.
     Sample,
 }
 

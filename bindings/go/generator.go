@@ -40,8 +40,8 @@ type Sampling struct {
 	// which all have the most packets.
 	Banned []uint32
 
-	// SamplePackets makes a drawn token one of the packets that it stands for, not always the same one. The bundle must
-	// know them.
+	// SamplePackets makes a drawn token one of the packets that it stands for, not always the same one, and of the flow's
+	// class where the bundle knows what packets each class has. The bundle must know them.
 	SamplePackets bool
 }
 

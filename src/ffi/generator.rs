@@ -35,7 +35,8 @@ impl Opaque for tgpt_generator {
 }
 
 /// In tgpt_sampling.flags: a drawn token becomes one of the packets that it stands for, not always the same one, its
-/// centroid. Sizes and times are then as various as those the quantizer was fitted to. Needs a bundle that knows them.
+/// centroid. Sizes and times are then as various as those the quantizer was fitted to, and those of the class where the
+/// bundle knows what packets each class has. Needs a bundle that knows them.
 pub const TGPT_SAMPLE_PACKETS: u32 = 1;
 
 /// How flows are drawn. Begin with TGPT_SAMPLING_INIT, which sets `type_size` and every default.
