@@ -155,6 +155,9 @@ impl Session<'_> {
         let flows = self.read(data, &parsed, settings.n_packets, settings.val_share, Some(settings.most_bytes()))?;
         let vocabulary = pretrain::vocabulary(parsed.n_tokens(), &flows, settings)?;
         let model = pretrain::model(&pretrain::config(&vocabulary, settings)?, &parsed, settings)?;
+        if !vocabulary.classes.is_empty() {
+            self.progress.line("gathering each class's packets");
+        }
         let quantizer = pretrain::with_class_packets(parsed, &flows, &vocabulary, settings)?;
         let quantizer_bytes = quantizer_file::to_bytes(&quantizer, quantizer_file::fit_of(&quantizer_bytes)?)?;
         let origin = Origin { quantizer, quantizer_bytes, vocabulary, model, history: Vec::new() };
