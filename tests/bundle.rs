@@ -21,6 +21,7 @@ use trafficgpt::gpt2::Config;
 use trafficgpt::head::Head;
 use trafficgpt::head::forest::{Forest, Node};
 use trafficgpt::packet::{Packet, Rows};
+use trafficgpt::tokens::Vocabulary;
 use trafficgpt::worker::Worker;
 
 fn tiny() -> Made {
@@ -171,6 +172,24 @@ fn the_packets_of_each_class_come_back_and_are_checked() {
         t.get_mut("class_layers").unwrap().2[..16].copy_from_slice(bytemuck::bytes_of(&spread.layers()[0]));
     });
     victim.refused(Kind::Mismatch, &[file, "packets of 2 classes, the vocabulary 3"]);
+}
+
+#[test]
+fn packets_of_other_classes_are_not_written() {
+    let bundle = Bundle::open(common::classes_bundle().path()).unwrap();
+    let vocabulary = Vocabulary::new(60, ["dns", "tls"].map(String::from));
+    let parts = Parts {
+        quantizer: &bundle.quantizer,
+        vocabulary: &vocabulary,
+        weights: &bundle.weights,
+        classifier: None,
+        forest: None,
+        training: serde_json::Value::Null,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let error = write(&directory.path().join("none"), &parts).unwrap_err();
+    assert!(error.kind() == Kind::Mismatch && error.message().contains("packets of 3 classes"), "{error}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]

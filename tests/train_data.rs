@@ -200,6 +200,12 @@ fn generated_flows_have_the_sizes_of_their_class() {
             }
         }
     }
+    // A model of no classes, or of others, does not take them over.
+    place
+        .succeed(&format!("pretrain flows.parquet --quantizer whole/quantizer.safetensors -o plain --epochs 1 {TINY}"));
+    assert!(!place.succeed("quantizer inspect plain/quantizer.safetensors").contains("classes"));
+    place.succeed("bundle plain -o plain.tgpt");
+    place.succeed("generate plain.tgpt -n 3 --class any --engine native -o plain.jsonl");
 }
 
 #[test]

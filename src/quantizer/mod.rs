@@ -68,6 +68,12 @@ impl Quantizer {
         Ok(Self { class_spread: Some(Arc::new(spread)), ..self })
     }
 
+    /// The same without the packets of each class, for a model of other classes.
+    #[must_use]
+    pub fn without_class_spread(self) -> Self {
+        Self { class_spread: None, ..self }
+    }
+
     /// The packets of each class behind each centroid, if they are known.
     pub fn class_spread(&self) -> Option<&ClassSpread> {
         self.class_spread.as_deref()

@@ -55,6 +55,8 @@ pub fn with_class_packets(
     vocabulary: &Vocabulary,
     settings: &Pretrain,
 ) -> Result<Quantizer> {
+    // The quantizer may come from a run with classes of its own.
+    let quantizer = quantizer.without_class_spread();
     if vocabulary.classes.is_empty() || quantizer.spread().is_none() {
         return Ok(quantizer);
     }
