@@ -55,7 +55,8 @@ impl Facts {
         };
         let vocabulary = of(serde_json::to_vec(vocabulary))?;
         Ok(self
-            .with("quantizer", digest(quantizer))
+            // By name after the settings: with classes, it follows from them.
+            .with("the quantizer", digest(quantizer))
             .with("vocabulary", format!("{k} packet tokens, {classes} classes, digest {vocabulary}"))
             .with("teachers", format!("{}, digest {}", teachers.len(), of(serde_json::to_vec(teachers))?)))
     }
@@ -69,7 +70,7 @@ impl Facts {
             .with("weights of the head", head.unwrap_or_default())
     }
 
-    /// What differs from `other`, if anything does: the first by name, weights after what they may follow from.
+    /// What differs from `other`, if anything does: the first by name, quantizer and weights after what they may follow from.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let names = self.0.keys().chain(other.0.keys());
         let mut differing = names.filter(|name| self.0.get(*name) != other.0.get(*name));
