@@ -29,7 +29,6 @@ use crate::error::{Error, Kind, Result};
 use crate::gpt2::Weights;
 use crate::head::{Forest, Head};
 use crate::quantizer::Quantizer;
-use crate::quantizer::class_spread::ClassSpread;
 use files::Directory;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -100,11 +99,7 @@ impl Bundle {
         };
         let bytes = read(QUANTIZER, tensors::quantizer_limit(k)).map_err(foreign)?;
         let quantizer = tensors::read_quantizer(&bytes, manifest.scaler, Some(k)).map_err(within(QUANTIZER))?;
-        let n_classes = manifest.vocabulary.classes.len();
-        if let Some(n) = quantizer.class_spread().map(ClassSpread::n_classes).filter(|n| *n != n_classes) {
-            let told = format!("it has packets of {n} classes, the vocabulary {n_classes} classes");
-            return Err(within(QUANTIZER)(Error::mismatch(told)));
-        }
+        quantizer.check_classes(manifest.vocabulary.classes.len()).map_err(within(QUANTIZER))?;
         let weights = tensors::read_weights(&read(MODEL, tensors::size_limit(model.n_parameters()))?, model)
             .map_err(within(MODEL))?;
         let head = match &manifest.classifier {

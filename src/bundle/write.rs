@@ -10,7 +10,6 @@ use crate::gpt2::{Config, Weights};
 use crate::head::{Forest, Head};
 use crate::onnx::{self, External};
 use crate::quantizer::Quantizer;
-use crate::quantizer::class_spread::ClassSpread;
 use crate::tokens::Vocabulary;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -84,12 +83,7 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
         let n = parts.vocabulary.n_packet_tokens;
         return Err(Error::mismatch(format!("the quantizer has {k} centroids, the vocabulary {n} packet tokens")));
     }
-    let n_classes = parts.vocabulary.classes.len();
-    if let Some(n) = parts.quantizer.class_spread().map(ClassSpread::n_classes).filter(|n| *n != n_classes) {
-        return Err(Error::mismatch(format!(
-            "the quantizer has packets of {n} classes, the vocabulary {n_classes} classes"
-        )));
-    }
+    parts.quantizer.check_classes(parts.vocabulary.classes.len())?;
     if let Some((spec, head)) = &parts.classifier {
         head.check(spec.labels.len(), config.n_embd)?;
         if spec.head != head.kind() && !(spec.head == LINEAR_AND_FOREST && head.kind() == LINEAR) {

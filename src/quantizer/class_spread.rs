@@ -100,6 +100,7 @@ mod gather {
     use super::*;
     use crate::packet::Packet;
     use crate::quantizer::Quantizer;
+    use crate::quantizer::spread::is_of_ip;
     use crate::random::uniform;
     use std::collections::BTreeMap;
 
@@ -132,7 +133,7 @@ mod gather {
         pub fn add(&mut self, class: u32, tokens: &[Token], packets: &[Packet]) {
             for (&token, &packet) in tokens.iter().zip(packets) {
                 // Of no IP packet; other packets, or the centroid, have to do.
-                if !(1..=65_535).contains(&packet.size.unsigned_abs()) {
+                if !is_of_ip(packet.size) {
                     continue;
                 }
                 let kept = self.kept.entry((class, token)).or_default();

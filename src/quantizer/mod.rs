@@ -79,6 +79,16 @@ impl Quantizer {
         self.class_spread.as_deref()
     }
 
+    /// Refuses packets of classes where a vocabulary has not `n_classes` of them as well.
+    pub(crate) fn check_classes(&self, n_classes: usize) -> Result<()> {
+        match self.class_spread().map(ClassSpread::n_classes) {
+            Some(n) if n != n_classes => Err(Error::mismatch(format!(
+                "the quantizer has packets of {n} classes, the vocabulary {n_classes} classes"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The scaler.
     pub fn scaler(&self) -> Scaler {
         self.scaler

@@ -99,9 +99,14 @@ impl Layer {
             let packet = Packet { size, ipt_us };
             packet.is_legal() && encode(packet) == token
         };
-        let fits = size as f32 == self.size && (1..=65_535).contains(&size.unsigned_abs());
+        let fits = size as f32 == self.size && is_of_ip(size);
         fits && self.low_us <= self.high_us && own(self.low_us) && own(self.high_us)
     }
+}
+
+/// Whether an IP packet can have this signed size.
+pub(super) fn is_of_ip(size: i32) -> bool {
+    (1..=65_535).contains(&size.unsigned_abs())
 }
 
 /// The layers of the points in `stretches`, which rise by column.
@@ -126,7 +131,7 @@ fn layers(data: &Columns, stretches: &[(usize, Range<usize>)]) -> [Layer; LAYERS
 /// The layer of packets of `size` at the times of its first, middle and last one.
 fn layer(size: i32, [first, middle, last]: [f32; 3]) -> Layer {
     // Of no IP packet; the centroid has to do.
-    if !(1..=65_535).contains(&size.unsigned_abs()) {
+    if !is_of_ip(size) {
         return Layer::default();
     }
     // The scaler of the original puts time 0 among others: there the middle has to do.
