@@ -11,7 +11,8 @@ all the packets that the network has positions for, none ends. `natural`: flows 
 - ONNX Runtime: one step as a graph of its fastest operators (com.microsoft GroupQueryAttention on a cache that is
   updated in place, SkipLayerNormalization, FastGelu), bound once; torch draws from its logits; a flow that ends leaves
   its row to the next.
-- trafficgpt, engine native; of its single thread also what its matrix products alone would take.
+- trafficgpt, engine native; of its single thread also what its matrix products alone would take. Once more with
+  `precision` bf16, where the processor multiplies that: rounded weights, keys and values, where the peers compute in f32.
 """
 
 import json
@@ -31,6 +32,7 @@ import transformers
 from onnx import TensorProto, helper, numpy_helper
 
 ROUNDS, SECONDS = 5, 2.0
+HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 SHIPPED = Path(__file__).parent.parent / "examples" / "models" / "protocols.tgpt"
 
 
@@ -227,14 +229,16 @@ def compare(binary, bundle, name, full, threads):
     manifest = json.loads((Path(bundle) / "manifest.json").read_text())
     special, graph = manifest["vocabulary"], step_graph(model)
     check(model, graph, special)
-    small = model.config.n_embd < 256
+    small, kind = model.config.n_embd < 256, "full" if full else "natural"
     sides = {
         "transformers": best([Hugging(model, special, n, full) for n in ((64, 256) if small else (32, 64))]),
         "ONNX Runtime": best([Onnx(model, graph, special, n, full, threads) for n in ((16, 64, 256) if small else (16, 64))]),
-        "trafficgpt": Ours(binary, "--serve", bundle, "native", threads, "full" if full else "natural"),
     }
-    if full and threads == 1:
-        sides["its products alone"] = Ours(binary, "--products", bundle)
+    ours = {"trafficgpt": "f32"} | ({"of bf16": "bf16"} if HAS_BF16 else {})
+    for key, precision in ours.items():
+        sides[key] = Ours(binary, "--serve", bundle, precision, threads, kind)
+        if full and threads == 1:
+            sides[f"{key}: products"] = Ours(binary, "--products", bundle, precision)
     n, clock, cpu = {}, {key: [] for key in sides}, {key: [] for key in sides}
     for key, side in sides.items():
         seconds, _ = side(side.batch)
@@ -248,18 +252,19 @@ def compare(binary, bundle, name, full, threads):
             clock[key].append(n[key] / seconds)
             cpu[key].append(n[key] / (side.cpu() - before))
             packets[key] += some / n[key] / ROUNDS
-    kind = "full" if full else "natural"
     print(f"{name}, {kind} flows, {threads} thread{'s'[: threads > 1]}; load {os.getloadavg()[0]:.0f}")
     for key, side in sides.items():
         what = f"batch {side.batch}" if key in ("transformers", "ONNX Runtime") else ""
         rate = f"{spread(clock[key])} flows/s by the clock, {spread(cpu[key])} by processor time"
-        print(f"  {key:<20} {what:<10} {rate}, of {packets[key]:.1f} packets")
-    over = lambda rates, key: spread([a / b for a, b in zip(rates["trafficgpt"], rates[key])])
-    for key in ("transformers", "ONNX Runtime"):
-        print(f"  over {key:<26} {over(clock, key)} times by the clock, {over(cpu, key)} by processor time")
-    if "its products alone" in sides:
-        times = spread([b / a for a, b in zip(cpu["trafficgpt"], cpu["its products alone"])])
-        print(f"  processor time over that of the products alone: {times}")
+        print(f"  {key:<22} {what:<10} {rate}, of {packets[key]:.1f} packets")
+    over = lambda rates, a, b: spread([x / y for x, y in zip(rates[a], rates[b])])
+    for key in ours:
+        for peer in ("transformers", "ONNX Runtime"):
+            times = f"{over(clock, key, peer)} times by the clock, {over(cpu, key, peer)} by processor time"
+            print(f"  {key + ' over ' + peer:<31} {times}")
+        if f"{key}: products" in sides:
+            times = over(cpu, f"{key}: products", key)
+            print(f"  {key}: processor time over that of the products alone: {times}")
     sys.stdout.flush()
     for side in sides.values():
         if isinstance(side, Ours):

@@ -3,9 +3,9 @@
 //! `cargo bench --features train --bench generation` prints the cases. `benches/generation.sh` runs them beside
 //! `transformers` and ONNX Runtime, alternately, through
 //! - `--prepare DIRECTORY`: writes bundles with random weights there;
-//! - `--serve BUNDLE ENGINE THREADS full|natural`: after "ready", each line `N` read from standard input draws N flows and
+//! - `--serve BUNDLE PRECISION THREADS full|natural`: after "ready", each line `N` read from standard input draws N flows and
 //!   answers with the seconds that took and the packets they have;
-//! - `--products BUNDLE`: the same, of the matrix products that N full flows take and nothing else.
+//! - `--products BUNDLE PRECISION`: the same, of the matrix products that N full flows take and nothing else.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -67,9 +67,10 @@ struct Flows {
 }
 
 impl Flows {
-    fn new(bundle: &Path, engine: &str, threads: &str, full: bool) -> Self {
+    fn new(bundle: &Path, precision: &str, threads: &str, full: bool) -> Self {
         let mut settings = Settings::default();
-        settings.set("engine", engine).unwrap();
+        settings.set("engine", "native").unwrap();
+        settings.set("precision", precision).unwrap();
         settings.set("threads", threads).unwrap();
         let generator = Generator::open(&Context::new(settings), bundle).unwrap();
         let min_packets = if full { generator.max_packets() as u32 } else { 0 };
@@ -113,7 +114,7 @@ struct Products {
 }
 
 impl Products {
-    fn new(bundle: &Path) -> Self {
+    fn new(bundle: &Path, precision: Precision) -> Self {
         let weights = Bundle::open(bundle).unwrap().weights;
         let config = weights.config().clone();
         let slots = Native::new(weights, 1).session().unwrap().best_slots();
@@ -123,7 +124,7 @@ impl Products {
             shapes.extend([(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)]);
         }
         shapes.push((d, config.vocab_size));
-        let matrix = |k, n| Packed::new(Precision::F32, k, n, &[], |l, j| ((l + 3 * j) % 11) as f32 - 5.0);
+        let matrix = |k, n| Packed::new(precision, k, n, &[], |l, j| ((l + 3 * j) % 11) as f32 - 5.0);
         let widest = shapes.iter().map(|s| s.1).max().unwrap();
         Self {
             slots,
@@ -178,7 +179,8 @@ fn main() {
         return serve(|n| flows.draw(n));
     }
     if let Some(rest) = of("--products") {
-        let mut products = Products::new(rest[0].as_ref());
+        let precision = if rest[1] == "bf16" { Precision::Bf16 } else { Precision::F32 };
+        let mut products = Products::new(rest[0].as_ref(), precision);
         return serve(|n| products.run(n));
     }
     let directory = tempfile::tempdir().unwrap();
@@ -188,13 +190,18 @@ fn main() {
         (name, directory.path().join(format!("{name}.tgpt")), if layers == 4 { 4 } else { 1 })
     }));
     for (name, bundle, batches) in bundles {
-        let mut flows = Flows::new(&bundle, "native", "1", true);
-        let mut products = Products::new(&bundle);
+        let mut flows = Flows::new(&bundle, "f32", "1", true);
+        let mut products = Products::new(&bundle, Precision::F32);
         let (ours, alone) = (rate(|n| flows.draw(n), batches * BATCH), rate(|n| products.run(n), batches * BATCH));
         println!(
             "{name}: {ours:.1} flows/s of all packets on one thread; its matrix products alone {alone:.1}/s, {:.2} times",
             alone / ours
         );
+        if Precision::Bf16.is_there() {
+            let mut flows = Flows::new(&bundle, "bf16", "1", true);
+            let rounded = rate(|n| flows.draw(n), batches * BATCH);
+            println!("{name}: {rounded:.1} flows/s of bf16, {:.2} times", rounded / ours);
+        }
         for known in [20, 100] {
             flows.give(known, BATCH);
             let rate = rate(|n| flows.draw(n), batches * BATCH);

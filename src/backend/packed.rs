@@ -219,9 +219,9 @@ fn steps(kernel: Kernel, inputs: usize) -> usize {
     if kernel == Kernel::Bf16 { inputs.div_ceil(2) } else { inputs }
 }
 
-/// Two values as bf16, in the bits of one.
+/// Two values as bf16, in the bits of one: the first in the low half.
 #[inline(always)]
-fn pair(first: f32, second: f32) -> f32 {
+pub fn pair(first: f32, second: f32) -> f32 {
     /// To the nearest, ties to even.
     #[inline(always)]
     fn bf16(x: f32) -> u32 {
@@ -229,6 +229,12 @@ fn pair(first: f32, second: f32) -> f32 {
         bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16
     }
     f32::from_bits(bf16(first) | bf16(second) << 16)
+}
+
+/// The two values of a [`pair`].
+#[inline(always)]
+pub fn unpair(pair: f32) -> [f32; 2] {
+    [f32::from_bits(pair.to_bits() << 16), f32::from_bits(pair.to_bits() & 0xffff_0000)]
 }
 
 /// A row of values as pairs of bf16.

@@ -143,7 +143,8 @@ impl Session for NativeSession {
 
     fn begin(&mut self, slots: usize) -> Result<()> {
         let config = self.engine.network.config();
-        let bytes = Slot::size(config).saturating_mul(4).saturating_mul(slots);
+        let precision = self.engine.network.precision();
+        let bytes = Slot::size(config, precision).saturating_mul(4).saturating_mul(slots);
         if bytes > MAX_CACHE {
             let gib = MAX_CACHE >> 30;
             return Err(Error::new(
@@ -153,7 +154,7 @@ impl Session for NativeSession {
         }
         self.slots.truncate(slots);
         self.slots.iter_mut().for_each(|slot| slot.len = 0);
-        self.slots.resize_with(slots, || Slot::new(config));
+        self.slots.resize_with(slots, || Slot::new(config, precision));
         self.stamps.resize(slots, 0);
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::config::Config;
 use super::infer::{Lane, parts};
 use super::network::Network;
 use super::tile::{block_product, weighted_sums};
-use crate::backend::packed::End;
+use crate::backend::packed::{End, Precision, pair, unpair};
 use crate::backend::simd::{LANES, exponentials};
 use crate::packet::Ragged;
 use crate::tokens::Token;
@@ -14,9 +14,12 @@ use std::ops::Range;
 
 /// Where the keys and values of a flow lie in a layer, so that both are read from the first to the last, as a processor
 /// fetches memory ahead best: keys `[positions / LANES, n_head, head_dim, LANES]`, where a query meets those of `LANES`
-/// positions in one vector loop; then values `[positions, n_head, width]`.
+/// positions in one vector loop; then values `[positions, n_head, width]`. Of bf16 a word holds two: keys of two dimensions,
+/// or values of two positions, so that a step reads half as much.
 #[derive(Clone, Copy)]
 struct Layout {
+    /// Values in a word, 1 or 2.
+    packing: usize,
     n_head: usize,
     head_dim: usize,
     /// `n_positions` rounded up.
@@ -26,30 +29,39 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, precision: Precision) -> Self {
         let head_dim = config.head_dim();
         let up = |n: usize| n.next_multiple_of(LANES);
-        Self { n_head: config.n_head, head_dim, positions: up(config.n_positions), width: up(head_dim) }
+        let packing = match precision {
+            Precision::F32 => 1,
+            Precision::Bf16 => 2,
+        };
+        Self { packing, n_head: config.n_head, head_dim, positions: up(config.n_positions), width: up(head_dim) }
     }
 
-    /// Values of a block of keys, of all heads.
+    /// Words of a block of keys, of one head.
+    fn head_block(self) -> usize {
+        self.head_dim.div_ceil(self.packing) * LANES
+    }
+
+    /// Words of a block of keys, of all heads.
     fn block(self) -> usize {
-        self.n_head * self.head_dim * LANES
+        self.n_head * self.head_block()
     }
 
-    /// Values of a position's values, of all heads.
+    /// Words of a position's values, of all heads.
     fn row(self) -> usize {
         self.n_head * self.width
     }
 
-    /// Values of a layer's keys.
+    /// Words of a layer's keys.
     fn keys(self) -> usize {
         self.positions / LANES * self.block()
     }
 
-    /// Values of a layer.
+    /// Words of a layer.
     fn layer(self) -> usize {
-        self.keys() + self.positions * self.row()
+        self.keys() + self.positions / self.packing * self.row()
     }
 
     /// Where layer `layer` lies in a flow's cache.
@@ -66,14 +78,14 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Values that a slot of this network holds.
-    pub fn size(config: &Config) -> usize {
-        config.n_layer * Layout::new(config).layer()
+    /// Words of four bytes that a slot of this network holds.
+    pub fn size(config: &Config, precision: Precision) -> usize {
+        config.n_layer * Layout::new(config, precision).layer()
     }
 
     /// An empty slot.
-    pub fn new(config: &Config) -> Self {
-        Self { len: 0, cache: vec![0.0; Self::size(config)] }
+    pub fn new(config: &Config, precision: Precision) -> Self {
+        Self { len: 0, cache: vec![0.0; Self::size(config, precision)] }
     }
 }
 
@@ -92,16 +104,36 @@ fn append(layout: Layout, layer: usize, slots: &mut [Slot], places: &[Place], qk
         let (keys, values) = slots[place.slot].cache[layout.of_layer(layer)].split_at_mut(layout.keys());
         let lane = place.at % LANES;
         let block = &mut keys[place.at / LANES * layout.block()..];
+        let row = &mut values[place.at / layout.packing * layout.row()..][..layout.row()];
+        if layout.packing == 2 {
+            append_pairs(layout, lane, &qkv[d..2 * d], block, &qkv[2 * d..], row);
+            continue;
+        }
         for (row, k) in block.as_chunks_mut::<LANES>().0.iter_mut().zip(&qkv[d..2 * d]) {
             row[lane] = *k;
         }
-        let row = &mut values[place.at * layout.row()..][..layout.row()];
         if layout.width == layout.head_dim {
             row.copy_from_slice(&qkv[2 * d..]);
             continue;
         }
         for (row, v) in row.chunks_exact_mut(layout.width).zip(qkv[2 * d..].chunks_exact(layout.head_dim)) {
             row[..layout.head_dim].copy_from_slice(v);
+        }
+    }
+}
+
+/// Appends the keys and values of a token in pairs: `lane` is its position in the block, and of two positions that share a
+/// row of values the first is even.
+fn append_pairs(layout: Layout, lane: usize, k: &[f32], block: &mut [f32], v: &[f32], row: &mut [f32]) {
+    for (block, k) in block.chunks_exact_mut(layout.head_block()).zip(k.chunks_exact(layout.head_dim)) {
+        for (row, k) in block.as_chunks_mut::<LANES>().0.iter_mut().zip(k.chunks(2)) {
+            row[lane] = pair(k[0], k.get(1).copied().unwrap_or(0.0));
+        }
+    }
+    for (row, v) in row.chunks_exact_mut(layout.width).zip(v.chunks_exact(layout.head_dim)) {
+        for (word, v) in row.iter_mut().zip(v) {
+            let [first, second] = if lane % 2 == 0 { [*v, 0.0] } else { [unpair(*word)[0], *v] };
+            *word = pair(first, second);
         }
     }
 }
@@ -123,15 +155,12 @@ impl Attend<'_> {
     fn scratch(layout: Layout) -> usize {
         layout.n_head * layout.positions + layout.row() + layout.n_head
     }
-}
 
-impl WithSimd for Attend<'_> {
-    type Output = ();
-
+    /// With `N` values in a word.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    fn attend<S: Simd, const N: usize>(self, simd: S) {
         let Self { layout, layer, slots, places, qkv, scratch, out } = self;
-        let Layout { n_head, head_dim, positions, width } = layout;
+        let Layout { n_head, head_dim, positions, width, .. } = layout;
         let d = n_head * head_dim;
         let (scores, scratch) = scratch.split_at_mut(n_head * positions);
         let (sums, whole) = scratch.split_at_mut(layout.row());
@@ -146,24 +175,35 @@ impl WithSimd for Attend<'_> {
 
             for (i, block) in keys.chunks_exact(layout.block()).take(n_blocks).enumerate() {
                 let ahead = if i + 1 < n_blocks { &keys[(i + 1) * layout.block()..] } else { values };
-                for (head, (q, keys)) in
-                    qkv[..d].chunks_exact(head_dim).zip(block.chunks_exact(head_dim * LANES)).enumerate()
-                {
-                    let ahead = &ahead[head * head_dim * LANES..];
-                    block_product(simd, q, keys, ahead, &mut scores[head * positions + i * LANES..][..LANES]);
+                let of_head = layout.head_block();
+                for (head, (q, keys)) in qkv[..d].chunks_exact(head_dim).zip(block.chunks_exact(of_head)).enumerate() {
+                    let (ahead, at) = (&ahead[head * of_head..], head * positions + i * LANES);
+                    block_product::<S, N>(simd, q, keys, ahead, &mut scores[at..][..LANES]);
                 }
             }
             for (scores, whole) in scores.chunks_exact_mut(positions).zip(whole.iter_mut()) {
                 *whole = exponentials(&mut scores[..n_blocks * LANES], place.at + 1, scale).1;
             }
-            let values = &values[..(place.at + 1) * layout.row()];
-            weighted_sums(simd, scores, positions, values, next, width, sums);
+            let values = &values[..(place.at + 1).div_ceil(N) * layout.row()];
+            weighted_sums::<S, N>(simd, scores, positions, values, next, width, sums);
             for ((out, sums), whole) in out.chunks_exact_mut(head_dim).zip(sums.chunks_exact(width)).zip(&*whole) {
                 let share = 1.0 / *whole;
                 for (out, s) in out.iter_mut().zip(sums) {
                     *out = *s * share;
                 }
             }
+        }
+    }
+}
+
+impl WithSimd for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.layout.packing {
+            2 => self.attend::<S, 2>(simd),
+            _ => self.attend::<S, 1>(simd),
         }
     }
 }
@@ -175,6 +215,7 @@ pub(crate) struct Decoder {
     places: Vec<Place>,
     positions: Vec<usize>,
     scratch: Vec<f32>,
+    rounded: Vec<f32>,
 }
 
 impl Decoder {
@@ -185,8 +226,10 @@ impl Decoder {
         let (n, d, v) = (slots.len(), config.n_embd, config.vocab_size);
         self.places.clear();
         self.places.extend(slots.iter().enumerate().map(|(slot, flow)| Place { slot, at: flow.len }));
+        let mut rounded = std::mem::take(&mut self.rounded);
         let hidden = self.run(network, slots, tokens, true);
-        network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
+        network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut rounded);
+        self.rounded = rounded;
         slots.iter_mut().for_each(|slot| slot.len += 1);
     }
 
@@ -208,7 +251,7 @@ impl Decoder {
 
     /// Runs the network over tokens that belong to `self.places`, and returns their hidden states, if `wanted`.
     fn run(&mut self, network: &Network, slots: &mut [Slot], tokens: &[Token], wanted: bool) -> &[f32] {
-        let (layout, n_layers) = (Layout::new(network.config()), network.config().n_layer);
+        let (layout, n_layers) = (Layout::new(network.config(), network.precision()), network.config().n_layer);
         let places = &self.places;
         let scratch = grown(&mut self.scratch, Attend::scratch(layout));
         self.positions.clear();

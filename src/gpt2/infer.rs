@@ -33,6 +33,7 @@ pub(crate) struct Lane {
     stats: Vec<Stats>,
     heads: Scratch,
     logits: Vec<f32>,
+    head_rounded: Vec<f32>,
     positions: Vec<usize>,
 }
 
@@ -70,21 +71,21 @@ impl Lane {
         out: &mut [f32],
     ) {
         let (d, v) = (network.config().n_embd, network.config().vocab_size);
-        let mut logits = std::mem::take(&mut self.logits);
+        let (mut logits, mut rounded) = (std::mem::take(&mut self.logits), std::mem::take(&mut self.head_rounded));
         let mut place = batch.offsets()[rows.start] as usize;
         let mut out = out.iter_mut();
         self.for_each_part(network, batch, rows, |_, hidden| {
             for hidden in hidden.chunks(HEAD_ROWS * d) {
                 let n = hidden.len() / d;
                 let logits = grown(&mut logits, n * v);
-                network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut Vec::new());
+                network.head().multiply(n, (hidden, d), (logits, v), End::Store, &mut rounded);
                 for (row, out) in logits.chunks_exact(v).zip(&mut out) {
                     *out = value(place, row);
                     place += 1;
                 }
             }
         });
-        self.logits = logits;
+        (self.logits, self.head_rounded) = (logits, rounded);
     }
 
     /// Runs the network over sequences `rows` of a batch, some at a time, and hands each part and its hidden states on.

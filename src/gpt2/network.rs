@@ -17,6 +17,7 @@ pub(super) struct Matrices {
 /// Immutable; shared by every thread. The packed matrices take as much memory again as the weights, of bf16 half.
 pub(crate) struct Network {
     weights: Arc<Weights>,
+    precision: Precision,
     blocks: Vec<Matrices>,
     /// The token embedding as the output layer; made when logits are asked for first.
     head: OnceLock<Packed>,
@@ -39,7 +40,7 @@ impl Network {
                 }
             })
             .collect();
-        Self { weights, blocks, head: OnceLock::new() }
+        Self { weights, precision, blocks, head: OnceLock::new() }
     }
 
     pub fn config(&self) -> &Config {
@@ -50,16 +51,21 @@ impl Network {
         &self.weights
     }
 
+    /// What the factors of its products are rounded to.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     pub(super) fn block(&self, layer: usize) -> &Matrices {
         &self.blocks[layer]
     }
 
-    /// From hidden states `[d]` to logits `[vocab_size]`, always of `f32`: flows are drawn by them.
+    /// From hidden states `[d]` to logits `[vocab_size]`.
     pub(super) fn head(&self) -> &Packed {
         self.head.get_or_init(|| {
             let (d, v) = (self.config().n_embd, self.config().vocab_size);
             let wte = &self.weights.data()[self.weights.wte()];
-            Packed::new(Precision::F32, d, v, &[], |l, j| wte[j * d + l])
+            Packed::new(self.precision, d, v, &[], |l, j| wte[j * d + l])
         })
     }
 }

@@ -111,24 +111,31 @@ pub(super) fn rows_outer<S: Simd>(
     }
 }
 
-/// `c[..LANES] = sum over l < a.len() of a[l] block[l][..LANES]`, where the rows of `block` are of [`LANES`] values. `ahead`,
-/// at least as long as `block`, is what will be read later, and is asked for meanwhile.
+/// `c[..LANES] = sum over l < a.len() of a[l] block[l][..LANES]`. A row of `block` is of [`LANES`] words of `N` values: of one,
+/// or of two `l` as bf16. `ahead`, at least as long as `block`, is what will be read later, and is asked for meanwhile.
 #[inline(always)]
-pub(super) fn block_product<S: Simd>(simd: S, a: &[f32], block: &[f32], ahead: &[f32], c: &mut [f32]) {
-    let (a, a_rest) = a.as_chunks::<4>();
-    let (rows, rows_rest) = block.as_chunks::<LANES>().0.split_at(4 * a.len());
+#[allow(clippy::needless_range_loop, reason = "an index into arrays of registers")]
+pub(super) fn block_product<S: Simd, const N: usize>(simd: S, a: &[f32], block: &[f32], ahead: &[f32], c: &mut [f32]) {
+    let (a, a_rest) = a.split_at(a.len() / (4 * N) * 4 * N);
+    let (rows, rows_rest) = block.as_chunks::<LANES>().0.split_at(a.len() / N);
     let (rows, ahead) = (rows.as_chunks::<4>().0, ahead.as_chunks::<LANES>().0.as_chunks::<4>().0);
     for j in (0..LANES).step_by(S::F32_LANES) {
         // Four sums at a time, as a chain of one would wait for every addition.
         let mut sums = [simd.splat_f32s(0.0); 4];
-        for ((a, rows), ahead) in a.iter().zip(rows).zip(ahead) {
+        for ((a, rows), ahead) in a.chunks_exact(4 * N).zip(rows).zip(ahead) {
             for l in 0..4 {
                 prefetch(&ahead[l][j]);
-                sums[l] = simd.mul_add_e_f32s(simd.splat_f32s(a[l]), lanes::<S>(&rows[l], j), sums[l]);
+                let values = unpack::<S, N>(simd, lanes::<S>(&rows[l], j));
+                for i in 0..N {
+                    sums[l] = simd.mul_add_e_f32s(simd.splat_f32s(a[N * l + i]), values[i], sums[l]);
+                }
             }
         }
-        for (a, row) in a_rest.iter().zip(rows_rest) {
-            sums[0] = simd.mul_add_e_f32s(simd.splat_f32s(*a), lanes::<S>(row, j), sums[0]);
+        for (a, row) in a_rest.chunks(N).zip(rows_rest) {
+            let values = unpack::<S, N>(simd, lanes::<S>(row, j));
+            for (a, values) in a.iter().zip(values) {
+                sums[0] = simd.mul_add_e_f32s(simd.splat_f32s(*a), values, sums[0]);
+            }
         }
         let sum = simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3]));
         S::as_mut_simd_f32s(&mut c[j..j + S::F32_LANES]).0[0] = sum;
@@ -137,9 +144,10 @@ pub(super) fn block_product<S: Simd>(simd: S, a: &[f32], block: &[f32], ahead: &
 
 /// `c[h][..] = sum over l of a[h][l] b[l][h][..]`: of each head its own sum of rows, all heads in one pass over `b`
 /// `[n, heads, width]`. The factors of a head are a row of `a`, of `a_stride` values; `width` is a multiple of [`LANES`].
-/// `next`, at least [`AHEAD`] rows long, is what will be read after `b`, and is asked for meanwhile.
+/// With `N` of 2, a word of `b` holds the bf16 of two `l`, and of an odd number of them the last factor must be 0.
+/// `next`, at least [`AHEAD`] `/ N` rows long, is what will be read after `b`, and is asked for meanwhile.
 #[inline(always)]
-pub(super) fn weighted_sums<S: Simd>(
+pub(super) fn weighted_sums<S: Simd, const N: usize>(
     simd: S,
     a: &[f32],
     a_stride: usize,
@@ -150,13 +158,13 @@ pub(super) fn weighted_sums<S: Simd>(
 ) {
     let sums = Weighted { a, a_stride, b, next, width };
     match width / S::F32_LANES {
-        1 => sums.heads::<S, 8, 1>(simd, c),
-        2 => sums.heads::<S, 4, 2>(simd, c),
-        4 => sums.heads::<S, 2, 4>(simd, c),
-        8 => sums.heads::<S, 1, 8>(simd, c),
+        1 => sums.heads::<S, N, 8, 1>(simd, c),
+        2 => sums.heads::<S, N, 4, 2>(simd, c),
+        4 => sums.heads::<S, N, 2, 4>(simd, c),
+        8 => sums.heads::<S, N, 1, 8>(simd, c),
         _ => {
             for j in (0..c.len()).step_by(S::F32_LANES) {
-                sums.at::<S, 1, 1>(simd, j, c);
+                sums.at::<S, N, 1, 1>(simd, j, c);
             }
         }
     }
@@ -172,20 +180,20 @@ struct Weighted<'a> {
     width: usize,
 }
 
-/// How many rows ahead [`weighted_sums`] asks for.
+/// How many `l` ahead [`weighted_sums`] asks for.
 pub(super) const AHEAD: usize = LANES;
 
 impl Weighted<'_> {
     /// All columns, those of `H` heads of `R` registers at a time.
     #[inline(always)]
-    fn heads<S: Simd, const H: usize, const R: usize>(self, simd: S, c: &mut [f32]) {
+    fn heads<S: Simd, const N: usize, const H: usize, const R: usize>(self, simd: S, c: &mut [f32]) {
         let mut j = 0;
         while j + H * self.width <= c.len() {
-            self.at::<S, H, R>(simd, j, c);
+            self.at::<S, N, H, R>(simd, j, c);
             j += H * self.width;
         }
         while j < c.len() {
-            self.at::<S, 1, R>(simd, j, c);
+            self.at::<S, N, 1, R>(simd, j, c);
             j += self.width;
         }
     }
@@ -193,25 +201,31 @@ impl Weighted<'_> {
     /// Columns from column `j` on: `R` registers of each of `H` heads, whole heads if those are several.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    fn at<S: Simd, const H: usize, const R: usize>(self, simd: S, j: usize, c: &mut [f32]) {
+    fn at<S: Simd, const N: usize, const H: usize, const R: usize>(self, simd: S, j: usize, c: &mut [f32]) {
         let row = c.len();
         let n = self.b.len() / row;
         let factors: [&[f32]; H] = std::array::from_fn(
             #[inline(always)]
-            |h| &self.a[(j / self.width + h) * self.a_stride..][..n],
+            |h| &self.a[(j / self.width + h) * self.a_stride..][..N * n],
         );
         let mut sums = [[simd.splat_f32s(0.0); R]; H];
-        let middle = n.saturating_sub(AHEAD);
+        let middle = n.saturating_sub(AHEAD / N);
         for (rows, ahead) in [(0..middle, &self.b[(n - middle) * row..]), (middle..n, self.next)] {
             let values = self.b[rows.start * row..].chunks_exact(row);
             for ((l, values), ahead) in rows.zip(values).zip(ahead.chunks_exact(row)) {
                 let (columns, _) = S::as_simd_f32s(&values[j..][..H * R * S::F32_LANES]);
                 let ahead = &ahead[j..][..H * R * S::F32_LANES];
                 for h in 0..H {
-                    let factor = simd.splat_f32s(factors[h][l]);
+                    let factors: [S::f32s; N] = std::array::from_fn(
+                        #[inline(always)]
+                        |i| simd.splat_f32s(factors[h][N * l + i]),
+                    );
                     for r in 0..R {
                         prefetch(&ahead[(h * R + r) * S::F32_LANES]);
-                        sums[h][r] = simd.mul_add_e_f32s(factor, columns[h * R + r], sums[h][r]);
+                        let values = unpack::<S, N>(simd, columns[h * R + r]);
+                        for i in 0..N {
+                            sums[h][r] = simd.mul_add_e_f32s(factors[i], values[i], sums[h][r]);
+                        }
                     }
                 }
             }
@@ -221,6 +235,20 @@ impl Weighted<'_> {
             out[h * R..(h + 1) * R].copy_from_slice(&sums[h]);
         }
     }
+}
+
+/// The `N` values of each word of a register: see [`unpair`](crate::backend::packed::unpair).
+#[inline(always)]
+fn unpack<S: Simd, const N: usize>(simd: S, words: S::f32s) -> [S::f32s; N] {
+    let bits = simd.transmute_u32s_f32s(words);
+    std::array::from_fn(
+        #[inline(always)]
+        |i| match (N, i) {
+            (1, _) => words,
+            (_, 0) => simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(16))),
+            _ => simd.transmute_f32s_u32s(simd.and_u32s(bits, simd.splat_u32s(0xffff_0000))),
+        },
+    )
 }
 
 /// One register of a row of lanes, from column `j` on.
@@ -238,6 +266,7 @@ fn row<S: Simd>(b: &[f32], l: usize, stride: usize, j: usize) -> S::f32s {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::packed::pair;
     use pulp::WithSimd;
 
     struct Both<'a> {
@@ -259,9 +288,40 @@ mod tests {
             let Both { k, n, a, b, c, outer, sums, blocks, columns } = self;
             rows_product::<S, ROWS>(simd, a, k, b, n, k, n, c, n);
             rows_outer(simd, a, k, c, n, k, n, outer, n);
-            weighted_sums(simd, a, k, b, &[0.0; AHEAD * 3 * LANES], LANES, sums);
+            weighted_sums::<S, 1>(simd, a, k, b, &[0.0; AHEAD * 3 * LANES], LANES, sums);
             for (block, c) in blocks.chunks_exact(k * LANES).zip(columns.chunks_exact_mut(LANES)) {
-                block_product(simd, &a[..k], block, block, c);
+                block_product::<S, 1>(simd, &a[..k], block, block, c);
+            }
+        }
+    }
+
+    /// Those of `sums` and `columns` again, of values that are bf16 as they are.
+    struct Pairs<'a> {
+        k: usize,
+        n: usize,
+        a: &'a [f32],
+        b: &'a [f32],
+        sums: &'a mut [f32],
+        blocks: &'a [f32],
+        columns: &'a mut [f32],
+    }
+
+    impl WithSimd for Pairs<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Pairs { k, n, a, b, sums, blocks, columns } = self;
+            // Every factor's row has one more, for the second of the last pair.
+            let factors: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain([0.0])).collect();
+            let pairs = |rows: &[f32], width: usize| -> Vec<f32> {
+                let at = |l: usize, j: usize| rows.get(l * width + j).copied().unwrap_or(0.0);
+                let words = |l: usize| (0..width).map(move |j| pair(at(l, j), at(l + 1, j)));
+                (0..rows.len() / width).step_by(2).flat_map(words).collect()
+            };
+            weighted_sums::<S, 2>(simd, &factors, k + 1, &pairs(b, n), &[0.0; AHEAD * 3 * LANES], LANES, sums);
+            for (block, c) in blocks.chunks_exact(k * LANES).zip(columns.chunks_exact_mut(LANES)) {
+                let block = pairs(block, LANES);
+                block_product::<S, 2>(simd, &a[..k], &block, &block, c);
             }
         }
     }
@@ -296,6 +356,15 @@ mod tests {
                     assert_eq!(c[r * n + j], (0..k).map(|l| a[r * k + l] * b[l * n + j]).sum::<f32>());
                 }
             }
+            // The same of words that hold two: of blocks, two rows; of rows, two positions.
+            let (mut pair_sums, mut pair_columns) = (vec![9.0; n], vec![9.0; n_blocks * LANES]);
+            let pairs = Pairs { k, n, a: &a, b: &b, sums: &mut pair_sums, blocks: &blocks, columns: &mut pair_columns };
+            if scalar {
+                pairs.with_simd(pulp::Scalar);
+            } else {
+                pulp::Arch::new().dispatch(pairs);
+            }
+            assert_eq!((&pair_sums, &pair_columns), (&sums, &columns));
             // Three heads as wide as a group of lanes, of which each has a row of factors of its own.
             for (j, sum) in sums.iter().enumerate() {
                 assert_eq!(*sum, c[j / LANES * n + j]);
