@@ -320,12 +320,15 @@ fn files(bundle: PathBuf) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn heads_are_fitted_shipped_and_given_new_classes() {
     let place = place();
-    for (name, options, says) in [
-        ("knn", "--head knn --knn-k 5", "the nearest 5 of 180 references, all looked at"),
-        ("cells", "--head knn --knn-cells 9 --knn-probes 4", "the nearest 10 of 180 references, 4 of 9 cells"),
-        ("svm", "--head svm --svm-flows 40", "3 machines of"),
-        ("flat", "--head svm --svm-kernel linear --svm-nu 0.3", "kernel linear"),
+    for (name, kind, options, says) in [
+        ("knn", "knn", "--knn-k 5", "the nearest 5 of 180 references, all looked at"),
+        ("cells", "knn", "--knn-cells 9 --knn-probes 4", "the nearest 10 of 180 references, 4 of 9 cells"),
+        ("svm", "svm", "--svm-flows 40", "3 machines of"),
+        ("flat", "svm", "--svm-kernel linear --svm-nu 0.3", "kernel linear"),
+        ("near", "knn+forest", "--forest-trees 9 --forest-weight 0.3", "9 trees have 0.3 of"),
+        ("edge", "svm+forest", "--boost-rounds 9", "27 boosted trees have 0.5 of"),
     ] {
+        let options = format!("--head {} {options}", &kind[..3]);
         place.succeed(&format!("finetune three.parquet --from lm --freeze {options} -o {name} --threads 1 --quiet"));
         place.succeed(&format!("bundle {name} -o {name}.tgpt"));
         let info = place.succeed(&format!("info {name}.tgpt"));
@@ -339,7 +342,7 @@ fn heads_are_fitted_shipped_and_given_new_classes() {
         assert!((said - found).abs() < 1e-3, "{name}: {said} {found}");
         assert_eq!(metrics.get("recall").is_some(), name == "cells");
         let manifest = json(&place.succeed(&format!("info {name}.tgpt --json")));
-        assert_eq!(manifest["classifier"]["head"], if says.starts_with("the nearest") { "knn" } else { "svm" });
+        assert_eq!(manifest["classifier"]["head"], kind);
         assert_eq!(manifest["training"]["stages"][1]["settings"]["freeze"], true);
     }
 
@@ -381,7 +384,7 @@ fn mistakes_are_named() {
         ("--head knn --freeze --knn-k 0", "knn_k"),
         ("--head knn --freeze --knn-cells 8 --knn-probes 9", "knn_probes is 9"),
         ("--head knn --freeze --knn-cells 1000", "only 180 training flows"),
-        ("--head knn --freeze --forest-trees 5", "forest_trees"),
+        ("--head knn --freeze --forest-trees 5 --boost-rounds 5", "forest_trees"),
         ("--head knn --freeze --teacher a.tgpt", "--teacher"),
     ] {
         assert!(tune(options).contains(word), "{options}: {}", tune(options));
@@ -397,11 +400,14 @@ fn mistakes_are_named() {
     place.succeed("finetune three.parquet --from lm -o near --freeze --head knn --threads 1 --quiet");
     place.succeed("bundle near -o near.tgpt");
     assert!(place.refused("finetune --resume -o near").contains("nothing to go on with"));
+    place.succeed("finetune three.parquet --from lm -o wood --freeze --head knn --forest-trees 3 --threads 1 --quiet");
+    place.succeed("bundle wood -o wood.tgpt");
     let names = place.names();
     for (line, word) in [
         ("line.tgpt clock.parquet", "of kind linear"),
         ("lm.tgpt clock.parquet", "no classifier"),
         ("none.tgpt clock.parquet", "none.tgpt"),
+        ("wood.tgpt clock.parquet", "without trees"),
         ("near.tgpt bare.parquet", "--class"),
         ("near.tgpt held.parquet", "all 30 flows are of split val or test"),
         ("near.tgpt none.pcap", "none.pcap"),

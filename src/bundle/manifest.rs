@@ -13,17 +13,17 @@ pub const FORMAT_VERSION: u32 = 1;
 /// A linear head on the embedding.
 pub const LINEAR: &str = "linear";
 
-/// The same, and a forest that votes beside it.
-pub const LINEAR_AND_FOREST: &str = "linear+forest";
-
 /// The references nearest to the embedding.
 pub const KNN: &str = "knn";
 
 /// Support vector machines on the embedding.
 pub const SVM: &str = "svm";
 
+/// What follows the kind of a head beside which a forest votes.
+pub const AND_FOREST: &str = "+forest";
+
 /// Every kind of head that this library knows.
-const HEADS: [&str; 4] = [LINEAR, LINEAR_AND_FOREST, KNN, SVM];
+const HEADS: [&str; 3] = [LINEAR, KNN, SVM];
 
 /// Most labels a classifier may have, and most bytes of a label's or a class's name.
 const MAX_LABELS: usize = 1 << 16;
@@ -60,7 +60,7 @@ pub struct Manifest {
 pub struct ClassifierSpec {
     /// Names of the labels, in the order of the head's outputs.
     pub labels: Vec<String>,
-    /// Kind of head: [`LINEAR`], [`LINEAR_AND_FOREST`], [`KNN`] or [`SVM`].
+    /// Kind of head: [`LINEAR`], [`KNN`] or [`SVM`], with [`AND_FOREST`] after it where a forest votes.
     pub head: String,
     /// Which positions the embedding averages.
     #[serde(default)]
@@ -137,6 +137,16 @@ impl Manifest {
 }
 
 impl ClassifierSpec {
+    /// Kind of head, whether a forest votes beside it or not.
+    pub fn kind(&self) -> &str {
+        self.head.strip_suffix(AND_FOREST).unwrap_or(&self.head)
+    }
+
+    /// Whether a forest votes beside the head.
+    pub fn has_forest(&self) -> bool {
+        self.head.ends_with(AND_FOREST)
+    }
+
     /// Checks the labels, the kind of head and the threshold.
     pub fn check(&self) -> Result<()> {
         let n = self.labels.len();
@@ -144,9 +154,12 @@ impl ClassifierSpec {
             return Err(Error::format(format!("the classifier has {n} labels; it must have 1..={MAX_LABELS}")));
         }
         check_names("label", self.labels.iter())?;
-        if !HEADS.contains(&self.head.as_str()) {
+        if !HEADS.contains(&self.kind()) {
             let known = HEADS.join(", ");
-            let message = format!("the head is of kind \"{}\"; this library knows {known}: use a newer one", self.head);
+            let message = format!(
+                "the head is of kind \"{}\"; this library knows {known}, each alone and {AND_FOREST}: use a newer one",
+                self.head
+            );
             return Err(Error::new(Kind::Version, message));
         }
         if !(0.0..=1.0).contains(&self.reject_below) {

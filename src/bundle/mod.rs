@@ -105,13 +105,13 @@ impl Bundle {
         let head = match &manifest.classifier {
             Some(classifier) => {
                 let (n, d) = (classifier.labels.len(), model.n_embd);
-                let bytes = read(HEAD, heads::limit(&classifier.head, n, d))?;
-                Some(Arc::new(heads::read(&classifier.head, &bytes, n, d).map_err(within(HEAD))?))
+                let bytes = read(HEAD, heads::limit(classifier.kind(), n, d))?;
+                Some(Arc::new(heads::read(classifier.kind(), &bytes, n, d).map_err(within(HEAD))?))
             }
             None => None,
         };
         let forest = match &manifest.classifier {
-            Some(classifier) if classifier.head == manifest::LINEAR_AND_FOREST => {
+            Some(classifier) if classifier.has_forest() => {
                 let forest = tensors::read_forest(&read(FOREST, MAX_FOREST)?, classifier.labels.len());
                 Some(Arc::new(forest.map_err(within(FOREST))?))
             }

@@ -1,7 +1,7 @@
 //! Writing a bundle: whole or not at all, and the same bytes for the same parts.
 
 use super::files::sha256;
-use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, LINEAR, LINEAR_AND_FOREST, Manifest};
+use super::manifest::{ClassifierSpec, FORMAT_VERSION, FileSpec, Manifest};
 use super::{
     CLASSIFIER_GRAPH, CONFIG, FOREST, GENERATOR_GRAPH, HEAD, MANIFEST, MAX_MANIFEST, MODEL, QUANTIZER, heads, tensors,
 };
@@ -86,7 +86,7 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     parts.quantizer.check_classes(parts.vocabulary.classes.len())?;
     if let Some((spec, head)) = &parts.classifier {
         head.check(spec.labels.len(), config.n_embd)?;
-        if spec.head != head.kind() && !(spec.head == LINEAR_AND_FOREST && head.kind() == LINEAR) {
+        if spec.kind() != head.kind() {
             let (says, is) = (&spec.head, head.kind());
             return Err(Error::mismatch(format!("the head is said to be of kind \"{says}\" and is of kind \"{is}\"")));
         }
@@ -106,7 +106,7 @@ fn contents(parts: &Parts<'_>) -> Result<BTreeMap<&'static str, Vec<u8>>> {
     files.insert(CONFIG, json(&HuggingFace::new(config, parts.vocabulary))?);
     if let Some((spec, head)) = &parts.classifier {
         files.insert(HEAD, heads::bytes(head, spec.labels.len(), config.n_embd)?);
-        if (spec.head == LINEAR_AND_FOREST) != parts.forest.is_some() {
+        if spec.has_forest() != parts.forest.is_some() {
             return Err(Error::mismatch(format!("a head of kind \"{}\" with or without a forest", spec.head)));
         }
         if let Some(forest) = parts.forest {

@@ -267,17 +267,15 @@ impl<'a> Classification<'a> {
         Ok(Some(forest))
     }
 
-    /// What `model` and the votes of `forest` together say of the validation flows: logarithms of probabilities, row-major
-    /// `[data.val.len(), data.labels.len()]`.
-    pub fn voted(&mut self, model: &Model, forest: &Forest) -> Result<Vec<f32>> {
-        let (mut rows, _) = self.validation_logits(model, &mut Group::alone())?;
+    /// Mixes the votes of `forest` into what a head says of the validation flows: from `logits`, row-major `[data.val.len(),
+    /// data.labels.len()]`, to logarithms of probabilities.
+    pub fn vote(&self, forest: &Forest, logits: &mut [f32]) {
         let mut votes = Vec::new();
-        for (i, row) in rows.chunks_exact_mut(self.data.labels.len()).enumerate() {
+        for (i, row) in logits.chunks_exact_mut(self.data.labels.len()).enumerate() {
             softmax(row);
             forest.vote(&features(self.data.val.tokens.row(i), self.centroids), row, &mut votes);
             row.iter_mut().for_each(|p| *p = p.max(f32::MIN_POSITIVE).ln());
         }
-        Ok(rows)
     }
 
     /// The temperature that makes the probabilities of `logits` fit the validation flows best.

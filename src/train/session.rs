@@ -337,25 +337,41 @@ impl Session<'_> {
         let Some(directory) = directory else { return Ok(summary) };
         let record = RunDir::record(path)?;
         let mut best = RunDir::best(path, &record)?;
-        let logits = match &forest {
-            Some(forest) => task.voted(&best.model, forest)?,
-            None => task.validation_logits(&best.model, &mut Group::alone())?.0,
-        };
-        let mut temperature = settings.temperature as f32;
-        if temperature == 0.0 {
-            temperature = task.temperature(&logits);
-            self.progress.line(&format!("temperature {temperature:.4}"));
-        }
-        if let Some(forest) = forest {
-            directory.save_forest(&Forest { temperature, ..forest })?;
-            let Scores { accuracy, macro_f1, .. } = task.scores(&logits)?;
-            self.progress.line(&format!("with the trees: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
-        } else if let Some(head) = &mut best.model.head {
+        let mut logits = task.validation_logits(&best.model, &mut Group::alone())?.0;
+        let voted = forest.is_some();
+        let temperature = self.calibrate(directory, settings, task, forest, &mut logits)?;
+        if let (Some(head), false) = (&mut best.model.head, voted) {
             head.temperature = temperature;
         }
         best.state.finished = true;
         directory.save_best(&best.state, &best.model)?;
         Ok(summary)
+    }
+
+    /// The temperature for what a head says of the validation flows, `logits`. Where a `forest` votes, it goes to the run with
+    /// the temperature of the whole, and `logits` become those of both.
+    fn calibrate(
+        &self,
+        directory: &mut RunDir,
+        settings: &Finetune,
+        task: &Classification<'_>,
+        forest: Option<Forest>,
+        logits: &mut [f32],
+    ) -> Result<f32> {
+        if let Some(forest) = &forest {
+            task.vote(forest, logits);
+        }
+        let mut temperature = settings.temperature as f32;
+        if temperature == 0.0 {
+            temperature = task.temperature(logits);
+            self.progress.line(&format!("temperature {temperature:.4}"));
+        }
+        if let Some(forest) = forest {
+            directory.save_forest(&Forest { temperature, ..forest })?;
+            let Scores { accuracy, macro_f1, .. } = task.scores(logits)?;
+            self.progress.line(&format!("with the trees: accuracy {accuracy:.4}, macro_f1 {macro_f1:.4}"));
+        }
+        Ok(temperature)
     }
 
     /// Fits a head that is not learnt step by step.
@@ -378,16 +394,16 @@ impl Session<'_> {
         task.freeze(model, self.group)?;
         asked_to_stop(self.interrupt)?;
         self.progress.line("fitting the head");
-        let Some((mut head, logits)) = task.fit()? else {
+        let Some((mut head, mut logits)) = task.fit()? else {
             return Err(Error::invalid("there are no training flows to fit a head to"));
         };
         asked_to_stop(self.interrupt)?;
-        let mut temperature = settings.temperature as f32;
-        if temperature == 0.0 {
-            temperature = task.temperature(&logits);
-            self.progress.line(&format!("temperature {temperature:.4}"));
+        let forest = task.forest(self.interrupt)?;
+        let voted = forest.is_some();
+        let temperature = self.calibrate(directory, settings, task, forest, &mut logits)?;
+        if !voted {
+            head.set_temperature(temperature);
         }
-        head.set_temperature(temperature);
         let (Scores { accuracy, macro_f1, .. }, loss) = (task.scores(&logits)?, task.loss(&logits, temperature));
         let mut line = json!({ "step": 0, "epoch": 0.0, "best": true, "val_loss": loss, "accuracy": accuracy, "macro_f1": macro_f1 });
         if let Some(recall) = task.recall(&head) {

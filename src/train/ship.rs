@@ -33,13 +33,13 @@ pub fn bundle(path: &Path, output: &Path) -> Result<Vec<String>> {
             }
             let (labels, reject_below) = (run.labels.clone(), settings.reject_below as f32);
             let kind = match settings.trees() {
-                None => head.kind(),
+                None => head.kind().to_string(),
                 Some(_) => {
                     forest = Some(RunDir::forest(path, labels.len())?);
-                    manifest::LINEAR_AND_FOREST
+                    format!("{}{}", head.kind(), manifest::AND_FOREST)
                 }
             };
-            Some((ClassifierSpec { labels, head: kind.to_string(), pool: Pool::Packets, reject_below }, head))
+            Some((ClassifierSpec { labels, head: kind, pool: Pool::Packets, reject_below }, head))
         }
     };
     if path.canonicalize().ok() == output.canonicalize().ok() && output.exists() {

@@ -5,8 +5,8 @@ use crate::output;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use trafficgpt::bundle::{Bundle, Manifest};
-use trafficgpt::head::Head;
 use trafficgpt::head::svm::Kernel;
+use trafficgpt::head::{Forest, Head};
 
 /// Check a bundle and print what it holds: tokens, network, labels, files and how it was trained.
 #[derive(clap::Args)]
@@ -24,8 +24,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let bundle = Bundle::open(&args.bundle)?;
-    let head = bundle.head.as_deref().and_then(describe);
-    output::show(&bundle.manifest, args.json, |out, manifest| print(out, manifest, head.as_deref()))
+    let parts = [bundle.head.as_deref().and_then(describe), bundle.forest.as_deref().map(describe_forest)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    output::show(&bundle.manifest, args.json, |out, manifest| print(out, manifest, &parts))
 }
 
 /// A line about a head that was fitted; its size decides what a verdict costs.
@@ -49,7 +50,14 @@ fn describe(head: &Head) -> Option<String> {
     }
 }
 
-fn print(out: &mut impl Write, manifest: &Manifest, head: Option<&str>) -> io::Result<()> {
+/// A line about trees that vote.
+fn describe_forest(forest: &Forest) -> String {
+    let kind = if forest.odds.is_some() { "boosted trees" } else { "trees" };
+    format!("{} {kind} have {} of the probability", forest.roots.len(), forest.weight)
+}
+
+/// `parts`: a line about each part of the classifier that has something to say.
+fn print(out: &mut impl Write, manifest: &Manifest, parts: &[String]) -> io::Result<()> {
     let model = &manifest.model;
     let vocabulary = &manifest.vocabulary;
     writeln!(out, "format      {} (written by libtrafficgpt {})", manifest.format_version, manifest.library_version)?;
@@ -76,8 +84,8 @@ fn print(out: &mut impl Write, manifest: &Manifest, head: Option<&str>) -> io::R
         None => writeln!(out, "classifies  nothing: no head")?,
         Some(spec) => {
             writeln!(out, "head        {}, rejects below probability {}", spec.head, spec.reject_below)?;
-            if let Some(head) = head {
-                writeln!(out, "            {head}")?;
+            for part in parts {
+                writeln!(out, "            {part}")?;
             }
             print_names(out, "classifies", "no labels", spec.labels.iter().map(String::as_str))?;
         }

@@ -33,6 +33,12 @@ impl Growing {
         let bundle = Bundle::open(path)?;
         let remedy = "make one with `trafficgpt finetune --freeze --head knn`";
         let (spec, head) = match (&bundle.manifest.classifier, bundle.head.as_deref()) {
+            (Some(spec), Some(Head::Knn(_))) if spec.has_forest() => {
+                return Err(Error::mismatch(format!(
+                    "{}: trees vote beside the head, and they learn no new flows: {remedy} and without trees",
+                    path.display()
+                )));
+            }
             (Some(spec), Some(Head::Knn(head))) => (spec.clone(), head.clone()),
             (Some(ClassifierSpec { head, .. }), _) => {
                 let path = path.display();

@@ -3,7 +3,7 @@
 use super::{Loop, range};
 use crate::error::{Error, Result};
 use crate::train::forest::Trees;
-use crate::train::heads::{self, HeadKind};
+use crate::train::heads;
 use crate::train::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
@@ -148,10 +148,6 @@ impl Finetune {
             return Err(Error::invalid(
                 "forest_trees and boost_rounds: one kind of trees may vote: leave the other at 0",
             ));
-        }
-        if self.head.head != HeadKind::Linear && self.trees().is_some() {
-            let name = if self.boost_rounds > 0 { "boost_rounds" } else { "forest_trees" };
-            return Err(Error::invalid(format!("{name}: trees vote beside a linear head only: leave it at 0")));
         }
         let run = &self.run;
         let changes = self.crop > 0.0 || self.borrow_times > 0.0 || run.time_jitter > 0.0 || !run.reshape.is_none();

@@ -152,7 +152,6 @@ mod tests {
             "forest_trees = 10001",
             "boost_rounds = 10001",
             "forest_trees = 1\nboost_rounds = 1",
-            "boost_rounds = 1\nfreeze = true\nhead = \"svm\"",
             "temperature = -1.0",
             "knn_k = 0",
             "knn_cells = 1048577",
@@ -161,7 +160,6 @@ mod tests {
             "svm_nu = nan",
             "svm_gamma = -1.0",
             "svm_flows = 5000",
-            "forest_trees = 1\nfreeze = true\nhead = \"svm\"",
         ] {
             let settings: Finetune = resolve(None, table(bad)).unwrap();
             let error = settings.check().unwrap_err();
