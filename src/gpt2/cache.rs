@@ -132,7 +132,7 @@ fn append_pairs(layout: Layout, lane: usize, k: &[f32], block: &mut [f32], v: &[
     }
     for (row, v) in row.chunks_exact_mut(layout.width).zip(v.chunks_exact(layout.head_dim)) {
         for (word, v) in row.iter_mut().zip(v) {
-            let [first, second] = if lane % 2 == 0 { [*v, 0.0] } else { [unpair(*word)[0], *v] };
+            let [first, second] = if lane.is_multiple_of(2) { [*v, 0.0] } else { [unpair(*word)[0], *v] };
             *word = pair(first, second);
         }
     }
